@@ -1,0 +1,85 @@
+"""stateregistry: the state of a model, specified.
+
+`import stateregistry as sr` imports no framework and no NumPy: every name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stateregistry._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from stateregistry import errors as errors
+    from stateregistry import keys as keys
+    from stateregistry import tools as tools
+    from stateregistry.casting import cast as cast
+    from stateregistry.checking import Report as Report
+    from stateregistry.checking import check as check
+    from stateregistry.conversion.api import convert as convert
+    from stateregistry.conversion.api import plan as plan
+    from stateregistry.conversion.plan import Plan as Plan
+    from stateregistry.conversion.verify import Verification as Verification
+    from stateregistry.conversion.verify import verify as verify
+    from stateregistry.entry import Entry as Entry
+    from stateregistry.entry import Kind as Kind
+    from stateregistry.errors import StateError as StateError
+    from stateregistry.layers.vocabulary import Layer as Layer
+    from stateregistry.plugins import of as of
+    from stateregistry.registry import StateRegistry as StateRegistry
+    from stateregistry.stores.api import open as open  # noqa: A004  # the public name of the design
+    from stateregistry.stores.api import save as save
+    from stateregistry.tools.compare import Diff as Diff
+    from stateregistry.tools.compare import diff as diff
+    from stateregistry.tools.select import count as count
+    from stateregistry.tools.select import mask as mask
+    from stateregistry.transfer import load as load
+    from stateregistry.transfer import snapshot as snapshot
+
+#: Public name -> the module that has it; a module stands for itself.
+_HOMES = {
+    "errors": "stateregistry.errors",
+    "keys": "stateregistry.keys",
+    "tools": "stateregistry.tools",
+    "cast": "stateregistry.casting",
+    "Report": "stateregistry.checking",
+    "check": "stateregistry.checking",
+    "convert": "stateregistry.conversion.api",
+    "plan": "stateregistry.conversion.api",
+    "Plan": "stateregistry.conversion.plan",
+    "Verification": "stateregistry.conversion.verify",
+    "verify": "stateregistry.conversion.verify",
+    "Entry": "stateregistry.entry",
+    "Kind": "stateregistry.entry",
+    "StateError": "stateregistry.errors",
+    "Layer": "stateregistry.layers.vocabulary",
+    "of": "stateregistry.plugins",
+    "StateRegistry": "stateregistry.registry",
+    "open": "stateregistry.stores.api",
+    "save": "stateregistry.stores.api",
+    "Diff": "stateregistry.tools.compare",
+    "diff": "stateregistry.tools.compare",
+    "count": "stateregistry.tools.select",
+    "mask": "stateregistry.tools.select",
+    "load": "stateregistry.transfer",
+    "snapshot": "stateregistry.transfer",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module 'stateregistry' has no attribute {name!r}"
+        raise AttributeError(message)
+    import importlib
+
+    module = importlib.import_module(home)
+    value = module if home == f"stateregistry.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
