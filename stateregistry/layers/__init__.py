@@ -1,0 +1,1 @@
+"""Layers: the neutral vocabulary of model parts and the algebra of their named axes."""
