@@ -1,0 +1,1 @@
+"""Conversion: plan, then move bytes."""

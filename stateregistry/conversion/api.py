@@ -1,0 +1,146 @@
+"""`sr.plan` and `sr.convert`: from what a caller has to a plan, and to a result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stateregistry import plugins
+from stateregistry.conversion.casts import check_dtype
+from stateregistry.conversion.derive import derive
+from stateregistry.conversion.plan import Plan, PlanProblem
+from stateregistry.conversion.planner import make
+from stateregistry.conversion.residual import Residual
+from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.side import Side
+from stateregistry.errors import PlanError
+from stateregistry.sources import resolved
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from stateregistry.conversion.execute import Done
+    from stateregistry.registry import StateRegistry
+
+RulesLike = Rules | Mapping[str, Any] | str | Path | Collection[tuple[str, str]] | None
+
+
+def plan(
+    source: Any,
+    target: Any = None,
+    *,
+    to: str | None = None,
+    rules: RulesLike = None,
+    allow: Collection[str] = (),
+    dtype: str | None = None,
+    residual: Residual | None = None,
+) -> Plan:
+    """Plan how the state of `source` becomes that of `target`, or of a framework. Reads metadata only.
+
+    Args:
+        source: registry, native object or path.
+        target: registry, native object (or abstract template) or path, whose names and layout are wanted.
+        to: name of an adapter (`"torch"`, `"flax-linen"`, `"flax-nnx"`, `"numpy"`) to derive names and layouts for,
+            instead of `target`.
+        rules: a TOML path, parsed TOML, `{source: target}` renames, or `Rules`.
+        allow: names of what may be: `missing`, `unexpected`, `choice`, `lossy`, `assumption`.
+        dtype: cast floating entries: a dtype name, `"target"`, or `"lossless"`.
+        residual: what an earlier conversion kept; by default the one that the source file carries.
+
+    Returns:
+        A plan; `plan.ok` says whether it can be executed, `str(plan)` why not.
+
+    Raises:
+        PlanError: neither or both of `target` and `to`, or an unknown name in `allow` or `dtype`.
+        RuleError: the rules do not parse. AdapterError, FileFormatError, ...: a side cannot be read.
+    """
+    _one_target(target, to)
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(resolved(source))
+        there = stack.enter_context(resolved(target)) if target is not None else None
+        return planned(here, there, to, rules, allow, dtype, residual)
+
+
+def _one_target(target: Any, to: str | None) -> None:
+    if (target is None) == (to is None):
+        message = "sr.plan needs what to convert to: either a target or to="
+        names = ", ".join(repr(name) for name, one in plugins.adapters().items() if one.dialect is not None)
+        raise PlanError(message, plan=None, hint=f"pass a model, variables or a template, or to= one of {names}")
+
+
+def planned(
+    here: StateRegistry,
+    there: StateRegistry | None,
+    to: str | None,
+    rules: RulesLike,
+    allow: Collection[str],
+    dtype: str | None,
+    residual: Residual | None,
+) -> Plan:
+    made, dtype = Rules.of(rules), check_dtype(dtype)
+    residual = residual if residual is not None else carried(here)
+    left = Side.of(here)
+    problems: list[PlanProblem] = []
+    if there is not None:
+        right = Side.of(there)
+    else:
+        right, problems = _derived(left, str(to), made, dtype, residual)
+    return make(left, right, rules=made, allow=allow, dtype=dtype, residual=residual, problems=problems)
+
+
+def _derived(
+    left: Side, to: str, rules: Rules, dtype: str | None, residual: Residual | None
+) -> tuple[Side, list[PlanProblem]]:
+    dialect = plugins.adapter(to).dialect
+    if dialect is None:
+        raise PlanError(f"the adapter {to!r} has no table of layers to derive names and layouts from", plan=None)
+    name = dtype if dtype not in ("target", "lossless") else None
+    return derive(left, dialect, rules, dtype=name, residual=residual)
+
+
+def carried(reg: StateRegistry) -> Residual | None:
+    """The residual that a file carries, `None` where there is none."""
+    document = getattr(reg, "document", None)  # only file registries have one
+    data = document.extra.get("residual") if document is not None else None
+    return Residual.from_dict(data, str(reg.unwrap())) if data else None
+
+
+def convert(
+    source: Any,
+    target: Any = None,
+    *,
+    to: str | None = None,
+    rules: RulesLike = None,
+    allow: Collection[str] = (),
+    dtype: str | None = None,
+    residual: Residual | None = None,
+    out: str | os.PathLike[str] | None = None,
+    format: str | None = None,  # noqa: A002  # the public name
+    shard_bytes: int | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    resume: bool = False,
+) -> Done:
+    """Plan and execute in one call. The keywords are those of `plan` and of `Plan.execute`.
+
+    Returns:
+        `done.target`: the native object with the new state (torch: the same module), or the path written when `out` is
+        given; `done.plan`, `done.receipt`, `done.residual`.
+
+    Raises:
+        PlanError: the plan is not `ok`, or a condition does not hold. Nothing was written.
+    """
+    _one_target(target, to)
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(resolved(source))
+        there = stack.enter_context(resolved(target)) if target is not None else None
+        made = planned(here, there, to, rules, allow, dtype, residual)
+        return made.execute(
+            here, there, out=Path(out) if out is not None else None, format=format, shard_bytes=shard_bytes,
+            overwrite=overwrite, workers=workers, executor=executor, progress=progress, resume=resume,
+        )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Deriving a side: the native names and layouts that a framework would give to the state of the other side.
+
+Used where only the name of a framework is known (`to="flax-linen"`). Every layer is spelled by the dialect's own table,
+pieces that the table always has (a BatchNorm counter) are added, and entries of no layer keep their key and axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stateregistry.conversion.align import readings
+from stateregistry.conversion.plan import PlanProblem
+from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.side import Side
+from stateregistry.entry import Entry, Kind
+from stateregistry.errors import AxesError
+from stateregistry.layers import axes
+from stateregistry.layers.vocabulary import ROLES, Declaration, Dialect, Layer, Piece
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.residual import Residual
+
+
+def derive(
+    source: Side, dialect: Dialect, rules: Rules, *, dtype: str | None, residual: Residual | None
+) -> tuple[Side, list[PlanProblem]]:
+    """The side that `dialect` would have for the state of `source`, and what it has no place for."""
+    if source.dialect == dialect.name and not rules.renames:
+        return replace(source, entries=dict(source.entries)), []
+    made = _Derivation(source, dialect, rules, dtype, residual)
+    return made.run(), made.problems
+
+
+class _Derivation:
+    def __init__(
+        self, source: Side, dialect: Dialect, rules: Rules, dtype: str | None, residual: Residual | None
+    ) -> None:
+        self.source, self.dialect, self.rules = source, dialect, rules
+        self.dtype, self.residual = dtype, residual
+        self.problems: list[PlanProblem] = []
+        self.entries: dict[str, Entry] = {}
+        self.layers: list[Layer] = []
+        self.renamed: dict[str, str] = {}  # source name -> target name of every entry inside a layer
+        self.moved: dict[str, tuple[tuple[int, bool], ...]] = {}  # target name -> what is done to its axes
+
+    def run(self) -> Side:
+        layers = self._first_of_each_key()
+        done: set[str] = set()
+        inside = {key for layer in self.source.layers for key in layer.roles.values()}
+        for key, entry in self.source.entries.items():
+            layer = layers.get(key)
+            if layer is None:
+                if key not in inside and entry.persistent and not entry.rng:
+                    self._alone(key, entry)
+            elif layer.path not in done:
+                done.add(layer.path)
+                self._layer(layer)
+        for layer in self.source.layers:  # layers whose entries are all aliases of others'
+            if layer.path not in done:
+                done.add(layer.path)
+                self._layer(layer)
+        return Side(self.dialect.name, self.entries, self._aliases(), tuple(self.layers), derived=True)
+
+    def _first_of_each_key(self) -> dict[str, Layer]:
+        owners: dict[str, Layer] = {}
+        for layer in self.source.layers:
+            for key in layer.roles.values():
+                owners.setdefault(key, layer)
+        return owners
+
+    def _path(self, path: str) -> str:
+        return (self.rules.rename(path) or path) if path else path
+
+    def _tag(self, kind: Kind) -> str:
+        return self.dialect.parameter_tag if kind is Kind.PARAMETER else self.dialect.buffer_tag
+
+    def _cast(self, entry: Entry) -> str:
+        return self.dtype if self.dtype and "float" in entry.dtype else entry.dtype
+
+    def _alone(self, key: str, entry: Entry) -> None:
+        new = self._path(key)
+        self.renamed[key] = new
+        self.entries[new] = replace(entry, dtype=self._cast(entry), tag=self._tag(entry.kind), concrete=True)
+
+    def _layer(self, layer: Layer) -> None:
+        ways = readings(layer, self.source, self.rules)
+        rows = {kind: row for kind in ways if (row := self.dialect.declaration(kind)) is not None}
+        if len(rows) != 1:
+            self._no_row(layer, tuple(ways), tuple(rows))
+            return
+        kind, row = next(iter(rows.items()))
+        layer, path = ways[kind], self._path(layer.path)
+        try:
+            sizes = self._sizes(layer)
+        except AxesError as error:
+            self.problems.append(PlanProblem("axes", (layer.path,), error.message, error.hint or ""))
+            return
+        pieces = tuple(piece for piece in row.pieces if self._has(layer, piece, path))
+        new = Layer(kind, path, pieces, config=layer.config, inferred=layer.inferred, candidates=(kind,))
+        self.layers.append(new)
+        for piece in pieces:
+            self._piece(layer, new, piece, row, sizes)
+
+    def _no_row(self, layer: Layer, ways: tuple[str, ...], rows: tuple[str, ...]) -> None:
+        if rows:
+            text = f"by its names it could be {' or '.join(rows)}, and no model says which"
+            hint = f'add a rule [[layer]] path = "{layer.path}" kind = "{rows[0]}", or give the model (like=)'
+            self.problems.append(PlanProblem("ambiguous", (layer.path,), text, hint))
+        else:
+            text = f"{self.dialect.name} has no layer {' or '.join(ways)}"
+            self.problems.append(PlanProblem("impossible", (layer.path,), text))
+
+    def _sizes(self, layer: Layer) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for piece in layer.pieces:
+            key = self.source.canonical(layer.key(piece))
+            if key is not None:
+                sizes |= axes.bind(piece.axes, self.source.entries[key].shape, sizes).sizes
+        return sizes
+
+    def _has(self, layer: Layer, piece: Piece, path: str) -> bool:
+        """A piece of the table stands if the source has its role, a residual kept it, or the framework always has it."""
+        if piece.role in layer.roles:
+            return True
+        key = f"{path}/{piece.name}" if path else piece.name
+        if self.residual is not None and key in self.residual.records:
+            return True
+        return ROLES[layer.kind][piece.role] == "" and "mean" in layer.roles
+
+    def _piece(self, layer: Layer, new: Layer, piece: Piece, row: Declaration, sizes: dict[str, int]) -> None:
+        key = new.key(piece)
+        old = layer.roles.get(piece.role)
+        entry = self.source.entries[self.source.canonical(old) or old] if old is not None else None
+        shape = axes.native_shape(piece.axes, sizes)
+        dtype = piece.dtype or (self._cast(entry) if entry is not None else "float32")
+        trainable = entry.trainable if entry is not None else False
+        tag = piece.tag or self._tag(piece.kind)
+        if old is not None and entry is not None:
+            self.renamed[old] = key
+            source_axes = next(each.axes for each in layer.pieces if piece.role in each.parts)
+            self.moved[key] = axes.derive(source_axes, entry.shape, piece.axes, shape).signature
+        self.entries[key] = Entry(
+            piece.kind, shape, dtype, trainable=trainable and piece.kind is Kind.PARAMETER, tag=tag, inferred=layer.inferred
+        )
+        if entry is not None and entry.kind is not piece.kind and not entry.inferred:
+            text = f"a {entry.kind.value} in the source, a {piece.kind.value} in a {self.dialect.name} {row.kind}"
+            self.problems.append(PlanProblem("kind", (old or "", key), text))
+
+    def _aliases(self) -> dict[str, str]:
+        """Ties of the source, under the new names; an alias is an entry of its own in `entries` until here."""
+        aliases: dict[str, str] = {}
+        groups: dict[str, list[str]] = {}
+        for alias, canonical in self.source.aliases.items():
+            groups.setdefault(canonical, []).append(alias)
+        for canonical, names in groups.items():
+            members = sorted({self.renamed.get(name, self._path(name)) for name in (canonical, *names)})
+            least, *others = members
+            owner = next((name for name in members if name in self.entries), None)
+            if owner is None:
+                continue
+            if len({self.moved.get(name) for name in members if name in self.entries}) > 1:
+                continue  # one place, two layouts: the target holds two arrays, and the plan says so
+            entry = self.entries[owner]
+            for name in members:
+                self.entries.pop(name, None)
+            self.entries[least] = entry
+            aliases |= dict.fromkeys(others, least)
+        return aliases

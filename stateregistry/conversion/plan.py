@@ -1,0 +1,357 @@
+"""Plan: the complete, checked list of moves that turns the state of one registry into that of another.
+
+Made from metadata alone; JSON both ways. Every entry of both sides is in exactly one place: a move, or a problem. What
+depends on values is a condition, listed here and evaluated before the first byte is written. `ok` says that nothing is
+wrong and nothing that is not exact was left unaccepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self, final
+
+from stateregistry._version import __version__
+from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.side import Side
+from stateregistry.entry import Kind
+from stateregistry.errors import PlanError
+from stateregistry.layers import axes as algebra  # `axes` is a field of a move
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from stateregistry.conversion.execute import Done
+    from stateregistry.conversion.residual import Residual
+
+SCHEMA = "stateregistry.plan/1"
+
+Class = Literal["exact", "choice", "lossy", "impossible"]
+Grade = Literal["certain", "numbers", "assumption", "question"]
+
+#: What `allow=` of `plan` and `convert` takes, and what each permits.
+ALLOW: Mapping[str, str] = {
+    "missing": "target entries without a source keep the values they have",
+    "unexpected": "source entries without a place are left out",
+    "choice": "moves that could have been made otherwise with the same function",
+    "lossy": "moves that lose values",
+    "assumption": "pairings and layouts that rest on names alone",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One source entry of a move.
+
+    Attributes:
+        key: its canonical key.
+        axes: its axis pattern; empty where the array is taken as it is.
+        part, into: which part of it is taken, and which part of the target it becomes; empty for the whole.
+    """
+
+    key: str
+    axes: str = ""
+    part: str = ""
+    into: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a plan.
+
+    Attributes:
+        op: `copy` (through derived axes; several sources where a fused array is joined), `sum` (sources that are added
+            up), `fill` (one value, or what a residual kept), `keep` (the target's own value stays), `drop` (the source
+            has no place).
+        target: the canonical target key; empty for a drop.
+        sources: where the value comes from; the entry that is left out for a drop; empty for a fill or keep.
+        cls: `exact`, `choice`, `lossy` or `impossible`.
+        reason: why it is so, one sentence.
+        evidence, grade: why these two belong together, and how sure that is.
+        axes: the target's axis pattern, that the move is derived from with those of the sources; empty for the same axes.
+        cast: the dtype the values are cast to, empty for none.
+        value: what a fill writes where no residual says better.
+        residual: the key of the record that a drop makes or a fill uses.
+        anchors: keys of the side that lacks the value, which it belongs to.
+    """
+
+    op: Literal["copy", "sum", "fill", "keep", "drop"]
+    target: str = ""
+    sources: tuple[Feed, ...] = ()
+    cls: Class = "exact"
+    reason: str = ""
+    evidence: str = ""
+    grade: Grade = "certain"
+    axes: str = ""
+    cast: str = ""
+    value: float = 0.0
+    residual: str = ""
+    anchors: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys it is about: the sources', then the target's."""
+        return (*(feed.key for feed in self.sources), *((self.target,) if self.target else ()))
+
+    def assembly(self, source: Side, target: Side) -> algebra.Assembly | None:
+        """The derived move of axes, `None` where one array is copied as it is."""
+        if self.op not in ("copy", "sum") or not self.axes:
+            return None
+        feeds = [algebra.Feed(feed.axes, source.entries[feed.key].shape, feed.part, feed.into) for feed in self.sources]
+        return algebra.assemble(feeds, self.axes, target.entries[self.target].shape)
+
+    def __str__(self) -> str:
+        names = ", ".join(feed.key + (f"[{feed.part}]" if feed.part else "") for feed in self.sources)
+        texts = {
+            "copy": f"{self.target} <- {names}", "sum": f"{self.target} <- sum of {names}",
+            "fill": f"{self.target} <- {self.value:g}", "drop": f"drop {names}",
+        }  # fmt: skip
+        patterns = dict.fromkeys(feed.axes for feed in self.sources if feed.axes != self.axes)
+        parts = [
+            f"{' | '.join(patterns)} -> {self.axes}" if patterns else "",
+            f"as {self.cast}" if self.cast else "",
+            self.cls if self.cls != "exact" else "",
+            self.grade if self.grade != "certain" else "",
+            self.reason,
+        ]
+        return "  ".join([texts.get(self.op, f"{self.op} {self.target}"), *(part for part in parts if part)])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PlanProblem:
+    """One thing that keeps a plan from being executed.
+
+    Attributes:
+        problem: `missing`, `unexpected`, `shape`, `dtype`, `kind`, `ambiguous`, `axes`, `rule`, `opaque`, `abstract`,
+            `conflict`, `choice`, `lossy`, `assumption` or `impossible`.
+        keys: the keys it is about: the source's, then the target's.
+        text: what is wrong. hint: what would settle it, spelled as the caller can type it.
+    """
+
+    problem: str
+    keys: tuple[str, ...]
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        names = " -> ".join(self.keys)
+        head = f"{self.problem}: {names}: {self.text}" if names else f"{self.problem}: {self.text}"
+        return f"{head}; {self.hint}" if self.hint else head
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something about values that must hold, evaluated before the first byte is written.
+
+    Attributes:
+        test: `equal` (all `keys` hold the same bits) or `fits` (no value of `keys[0]` is lost or overflows as `dtype`).
+        keys: source keys. dtype: of the cast. lossless: every value must come back; else only finite must stay finite.
+    """
+
+    test: Literal["equal", "fits"]
+    keys: tuple[str, ...]
+    dtype: str = ""
+    lossless: bool = True
+
+    def __str__(self) -> str:
+        if self.test == "equal":
+            return f"{' and '.join(self.keys)} hold the same bits"
+        what = "every value comes back" if self.lossless else "no finite value overflows"
+        return f"{self.keys[0]} as {self.dtype}: {what}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A difference of config that the function depends on and no state carries (`eps`)."""
+
+    path: str
+    name: str
+    source: object
+    target: object
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name} is {self.source!r} in the source and {self.target!r} in the target"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The plan of one conversion. See the module for what it promises."""
+
+    source: Side
+    target: Side
+    moves: tuple[Move, ...]
+    problems: tuple[PlanProblem, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+    allow: tuple[str, ...] = ()
+    dtype: str | None = None
+    residual: Residual | None = field(default=None, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong and everything that is not exact was accepted by name."""
+        return not self.problems
+
+    def require(self) -> None:
+        """Raise `PlanError` with every problem unless the plan is `ok`."""
+        if self.problems:
+            keys = tuple(dict.fromkeys(key for problem in self.problems for key in problem.keys))
+            raise PlanError(f"the plan cannot be executed\n{self._problem_text()}", plan=self, keys=keys)
+
+    def invert(self) -> Plan:
+        """The plan of the way back, derived from the same declarations; its own problems say what cannot be undone."""
+        from stateregistry.conversion.planner import make  # lazy: the planner makes plans
+
+        return make(self.target, self.source, rules=self.rules.inverse(), allow=self.allow, residual=self.residual)
+
+    def execute(
+        self,
+        source: Any,
+        target: Any = None,
+        *,
+        out: str | Path | None = None,
+        format: str | None = None,  # noqa: A002  # the public name
+        shard_bytes: int | None = None,
+        overwrite: bool = False,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        resume: bool = False,
+    ) -> Done:
+        """Move the bytes: into `target`, into the file `out`, or into a new native object of the target's framework.
+
+        Args:
+            source: what the plan was made for: registry, native object or path.
+            target: registry or native object to fill; all-or-nothing.
+            out: a file to write instead, streamed one value at a time and committed atomically.
+            format: the name of a store, where the suffix of `out` does not say it.
+            overwrite: `out` may exist.
+            progress: called with bytes done and bytes in all.
+
+        Raises:
+            PlanError: the plan is not `ok`, a condition does not hold, or source or target are not those it was made
+                for. TargetExistsError. Nothing was written in any of these cases.
+        """
+        from stateregistry.conversion.execute import run  # lazy: a plan can be read without the engine
+
+        return run(
+            self, source, target, out=out, format=format, shard_bytes=shard_bytes, overwrite=overwrite,
+            workers=workers, executor=executor, progress=progress, resume=resume,
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- JSON
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "source": self.source.to_dict(),
+            "target": self.target.to_dict(),
+            "moves": [asdict(move) for move in self.moves],
+            "problems": [asdict(problem) for problem in self.problems],
+            "conditions": [asdict(condition) for condition in self.conditions],
+            "findings": [asdict(finding) for finding in self.findings],
+            "rules": self.rules.to_dict(),
+            "allow": list(self.allow),
+            "dtype": self.dtype,
+            "residual": self.residual.to_dict() if self.residual is not None else None,
+        }
+
+    def to_json(self) -> str:
+        """The plan as JSON; `Plan.from_json(plan.to_json()) == plan`."""
+        return json.dumps(self.to_dict(), indent=1, sort_keys=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The plan that `to_json` wrote.
+
+        Raises:
+            PlanError: it is not JSON, has another schema or is damaged.
+        """
+        try:
+            data = json.loads(text)
+            if data["schema"] != SCHEMA:
+                message = f"a plan of schema {data['schema']!r}, expected {SCHEMA!r}"
+                raise PlanError(message, plan=None, hint="make it again with this version")
+            return cls._from_dict(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"not a plan: {type(error).__name__}: {error}", plan=None) from error
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Self:
+        from stateregistry.conversion.residual import Residual  # lazy: only a plan with values in it needs NumPy
+
+        return cls(
+            source=Side.from_dict(data["source"]),
+            target=Side.from_dict(data["target"]),
+            moves=tuple(_move(row) for row in data["moves"]),
+            problems=tuple(PlanProblem(**{**row, "keys": tuple(row["keys"])}) for row in data["problems"]),
+            conditions=tuple(Condition(**{**row, "keys": tuple(row["keys"])}) for row in data["conditions"]),
+            findings=tuple(_finding(row) for row in data["findings"]),
+            rules=Rules.of({name: rows for name, rows in data["rules"].items() if rows}),
+            allow=tuple(data["allow"]),
+            dtype=data["dtype"],
+            residual=Residual.from_dict(data["residual"]) if data["residual"] is not None else None,
+        )
+
+    def digest(self) -> str:
+        """sha256 of the plan's JSON: what a receipt names it by."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    # ---------------------------------------------------------------- text
+
+    def __str__(self) -> str:
+        counts = Counter(move.op for move in self.moves)
+        classes = Counter(move.cls for move in self.moves if move.op != "keep")
+        kinds = Counter(self.target.entries[m.target].kind for m in self.moves if m.target and m.op != "keep")
+        verdict = "ok" if self.ok else f"NOT OK, {len(self.problems)} problems"
+        lines = [
+            f"plan {self.source.dialect or 'unknown'} -> {self.target.dialect or 'unknown'}: {verdict}",
+            f"  {len(self.source.entries)} entries in, {len(self.target.entries)} out: "
+            f"{kinds[Kind.PARAMETER]} parameters and {kinds[Kind.BUFFER]} buffers are written",
+            "  moves: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items())),
+            "  classes: " + ", ".join(f"{number} {name}" for name, number in sorted(classes.items())),
+        ]
+        noted = [move for move in self.moves if move.cls != "exact" or move.grade != "certain"]
+        lines += _section("not exact or not certain", [str(move) for move in noted])
+        lines += _section("conditions, checked before anything is written", [str(c) for c in self.conditions])
+        lines += _section("findings: config that the function depends on", [str(f) for f in self.findings])
+        if self.problems:
+            lines.append(self._problem_text())
+        return "\n".join(lines)
+
+    def _problem_text(self) -> str:
+        counts = Counter(problem.problem for problem in self.problems)
+        head = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        return "\n".join(_section(f"problems ({head})", [str(problem) for problem in self.problems], limit=40))
+
+
+def _move(row: Mapping[str, Any]) -> Move:
+    sources = tuple(Feed(**feed) for feed in row["sources"])
+    return Move(**{**row, "sources": sources, "anchors": tuple(row["anchors"])})
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    left, right = (tuple(value) if isinstance(value, list) else value for value in (row["source"], row["target"]))
+    return Finding(row["path"], row["name"], left, right)
+
+
+def _section(title: str, rows: list[str], limit: int = 12) -> list[str]:
+    if not rows:
+        return []
+    more = [f"    ... and {len(rows) - limit} more"] if len(rows) > limit else []
+    return [f"  {title}:", *(f"    {row}" for row in rows[:limit]), *more]

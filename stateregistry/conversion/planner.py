@@ -1,0 +1,317 @@
+"""The planner: from two sides and what the user allows to a plan that accounts for every entry of both.
+
+Aligns, derives a move for every pair, gives every entry that was left a move or a problem, and then asks of every move
+that is not exact, and of every pairing that is not certain, whether the caller accepted it by name. Reads no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stateregistry.conversion import casts
+from stateregistry.conversion.align import EntryPair, LayerPair, align
+from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
+from stateregistry.conversion.rules import Rules, covers
+from stateregistry.entry import Entry
+from stateregistry.errors import AxesError, PlanError
+from stateregistry.layers import axes
+from stateregistry.layers.vocabulary import ROLES, Layer
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.residual import Residual
+    from stateregistry.conversion.side import Side
+
+#: Config that the function depends on and that every dialect spells and means alike.
+_COMPARED = ("eps", "groups")
+
+
+def make(
+    source: Side,
+    target: Side,
+    *,
+    rules: Rules | None = None,
+    allow: Collection[str] = (),
+    dtype: str | None = None,
+    residual: Residual | None = None,
+    problems: Collection[PlanProblem] = (),
+) -> Plan:
+    """The plan from one side to another.
+
+    Raises:
+        PlanError: a name in `allow` is not one of `ALLOW`.
+    """
+    unknown = sorted(set(allow) - set(ALLOW))
+    if unknown:
+        names = ", ".join(f"{name!r} ({what})" for name, what in ALLOW.items())
+        raise PlanError(f"allow= has no name {unknown[0]!r}", plan=None, hint=f"it takes {names}")
+    planner = _Planner(source, target, rules or Rules(), dtype, residual)
+    planner.problems += problems
+    planner.run()
+    return Plan(
+        source=source,
+        target=target,
+        moves=tuple(planner.moves),
+        problems=tuple(planner.unaccepted(frozenset(allow))),
+        conditions=tuple(dict.fromkeys(planner.conditions)),
+        findings=tuple(planner.findings),
+        rules=rules or Rules(),
+        allow=tuple(sorted(set(allow))),
+        dtype=dtype,
+        residual=residual,
+    )
+
+
+class _Planner:
+    """The state of one planning: what was decided so far."""
+
+    def __init__(self, source: Side, target: Side, rules: Rules, dtype: str | None, residual: Residual | None) -> None:
+        self.source, self.target, self.rules = source, target, rules
+        self.dtype, self.residual = dtype, residual
+        self.moves: list[Move] = []
+        self.problems: list[PlanProblem] = []
+        self.conditions: list[Condition] = []
+        self.findings: list[Finding] = []
+        self.used: set[str] = set()  # canonical source keys that a move carries
+        self.given: dict[str, Move] = {}  # canonical target key -> the copy that gives it
+        self.left_over: set[Move] = set()  # moves that stand for a missing or unexpected problem
+
+    def run(self) -> None:
+        alignment = align(self.source, self.target, self.rules)
+        self.problems += alignment.problems
+        for pair in alignment.layers:
+            self._layer(pair)
+        for entry_pair in alignment.entries:
+            self._entry(entry_pair)
+        self._rest_of_target()
+        self._rest_of_source()
+        for text in self.rules.unused(self.source.names, self.target.names):
+            self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
+        order = {key: number for number, key in enumerate(self.target.entries)}
+        self.moves.sort(key=lambda move: order.get(move.target, len(order)))
+
+    # ---------------------------------------------------------------- pairs
+
+    def _layer(self, pair: LayerPair) -> None:
+        holders = {role: piece for piece in pair.source.pieces for role in piece.parts}
+        left, right = pair.source.roles, pair.target.roles
+        sizes = {name: value for layer in (pair.source, pair.target) for name, value in _sizes(layer).items()}
+        for piece in pair.target.pieces:
+            key = pair.target.key(piece)
+            if all(role in holders for role in piece.parts):
+                feeds = tuple(
+                    Feed(left[role], holders[role].axes, holders[role].parts[role], into)
+                    for role, into in piece.parts.items()
+                )
+                evidence = f"{pair.evidence}, role {piece.role}"
+                move = Move("copy", key, feeds, evidence=evidence, grade=pair.grade, reason=pair.reason, axes=piece.axes)
+                self._copy(move, sizes)
+            elif ROLES[pair.target.kind].get(piece.role) == "":
+                self._counter(key, [right[role] for role in ("mean", "var") if role in right], pair.source)
+        for role, name in left.items():
+            if role not in right and ROLES[pair.source.kind].get(role) == "":
+                self._no_place(name, [right[other] for other in ("mean", "var") if other in right], pair.target)
+        self._compare_config(pair)
+
+    def _entry(self, pair: EntryPair) -> None:
+        feeds = (Feed(pair.source, pair.source_axes),)
+        move = Move(
+            "copy", pair.target, feeds, evidence=pair.evidence, grade=pair.grade, reason=pair.reason, axes=pair.target_axes
+        )
+        self._copy(move, {})
+
+    def _copy(self, wanted: Move, sizes: dict[str, int]) -> None:
+        """Take a copy into the plan, under canonical keys, if it fits; say what does not."""
+        other = self.target.canonical(wanted.target)
+        feeds = [
+            replace(feed, key=key) for feed in wanted.sources if (key := self.source.canonical(feed.key)) is not None
+        ]
+        if other is None or len(feeds) != len(wanted.sources):
+            return
+        want, have = self.target.entries[other], [self.source.entries[feed.key] for feed in feeds]
+        if not all(_converts(entry) for entry in (want, *have)):
+            return  # left out, and accounted for with the rest of each side
+        self.used.update(feed.key for feed in feeds)
+        move = replace(wanted, target=other, sources=tuple(feeds))
+        first = self.given.get(other)
+        if not self._fits(move, have, want, sizes):
+            self.given.setdefault(other, Move("keep", target=other))  # accounted for by the problem
+        elif first is None:
+            self._take(move, have, want)
+        elif first.op == "copy" and first.sources != move.sources:
+            self._merge(first, move)
+
+    def _take(self, move: Move, have: list[Entry], want: Entry) -> None:
+        for feed, entry in zip(move.sources, have, strict=True):
+            cast = casts.plan_cast(feed.key, move.target, entry.dtype, want.dtype, self.dtype)
+            if cast.problem is not None:
+                self.problems.append(cast.problem)
+                self.given[move.target] = Move("keep", target=move.target)
+                return
+            self.conditions += cast.conditions
+            move = casts.applied(move, cast)
+        self.given[move.target] = move
+        self.moves.append(move)
+
+    def _merge(self, first: Move, move: Move) -> None:
+        """Two source places for one target place: possible where both hold the same bits and move alike."""
+        one, two = _signature(first, self.source, self.target), _signature(move, self.source, self.target)
+        if len(first.sources) != 1 or len(move.sources) != 1 or one != two:
+            text = "both go to one place, in different ways"
+            self.problems.append(PlanProblem("conflict", (*first.keys[:-1], *move.keys), text))
+            return
+        self.conditions.append(Condition("equal", (first.sources[0].key, move.sources[0].key)))
+
+    def _fits(self, move: Move, have: list[Entry], want: Entry, sizes: dict[str, int]) -> bool:
+        before = len(self.problems)
+        if move.axes:
+            try:
+                axes.assemble(
+                    [axes.Feed(f.axes, e.shape, f.part, f.into) for f, e in zip(move.sources, have, strict=True)],
+                    move.axes, want.shape, sizes,
+                )  # fmt: skip
+            except AxesError as error:
+                shapes = " and ".join(str(entry.shape) for entry in have)
+                text = f"shape {shapes} cannot become {want.shape}: {error.message}"
+                self.problems.append(PlanProblem("shape", move.keys, text))
+        elif have[0].shape != want.shape:
+            text = f"shape {have[0].shape} in the source, {want.shape} in the target"
+            hint = "if the axes are in another order, say so with a [[layout]] rule"
+            self.problems.append(PlanProblem("shape", move.keys, text, hint))
+        for feed, entry in zip(move.sources, have, strict=True):
+            keys = (feed.key, move.target)
+            if entry.kind is not want.kind and not entry.inferred and not want.inferred:
+                text = f"a {entry.kind.value} in the source, a {want.kind.value} in the target"
+                self.problems.append(PlanProblem("kind", keys, text))
+            if not entry.concrete:
+                text = "the source entry is abstract: it holds no values"
+                self.problems.append(PlanProblem("abstract", keys, text, "plan with a concrete source to execute"))
+        return len(self.problems) == before
+
+    def _compare_config(self, pair: LayerPair) -> None:
+        if pair.source.inferred or pair.target.inferred:
+            return
+        for name in _COMPARED:
+            left, right = pair.source.config.get(name), pair.target.config.get(name)
+            if left is not None and right is not None and left != right:
+                self.findings.append(Finding(pair.target.path, name, left, right))
+
+    # ---------------------------------------------------------------- what one side does not have
+
+    def _no_place(self, key: str, anchors: list[str], layer: Layer) -> None:
+        """A counter that the target's layer has no place for: left to the residual."""
+        canonical = self.source.canonical(key) or key
+        self.used.add(canonical)
+        reason = f"a {self.target.dialect or 'target'} {layer.kind} has no place for it: the residual keeps it"
+        self.moves.append(
+            Move("drop", "", (Feed(canonical),), "choice", reason, residual=canonical, anchors=tuple(anchors))
+        )
+
+    def _counter(self, key: str, anchors: list[str], layer: Layer) -> None:
+        """A counter that the source's layer does not have: from the residual, or 0."""
+        canonical = self.target.canonical(key) or key
+        entry = self.target.entries[canonical]
+        record = self.residual.records.get(canonical) if self.residual is not None else None
+        if record is not None and (record.value.shape, record.value.dtype.name) == (entry.shape, entry.dtype):
+            move = Move("fill", canonical, residual=canonical, reason="kept by the residual; 0 if it has gone stale")
+        else:
+            reason = f"a {self.source.dialect or 'source'} {layer.kind} has no such counter: starts at 0"
+            move = Move("fill", canonical, cls="choice", reason=reason)
+        self.given[canonical] = move
+        self.moves.append(move)
+
+    def _rest_of_target(self) -> None:
+        for key, entry in self.target.entries.items():
+            if key in self.given:
+                continue
+            fill = next((rule for rule in self.rules.fills if covers(rule.target, key)), None)
+            if fill is not None:
+                self.moves.append(Move("fill", key, value=fill.value, reason="a fill rule"))
+            elif any(covers(text, key) for text in self.rules.keeps):
+                self.moves.append(Move("keep", key, reason="a keep rule"))
+            elif not entry.persistent:
+                self.moves.append(Move("keep", key, reason="not persistent"))
+            elif entry.rng:
+                self.moves.append(Move("keep", key, reason="random number state is not converted"))
+            else:
+                self._left(Move("keep", key, cls="lossy", reason="nothing in the source is its value"))
+                hint = "name its source with a rule, or allow 'missing' to keep what it holds"
+                self.problems.append(PlanProblem("missing", (key,), f"no source for the {entry}", hint))
+
+    def _rest_of_source(self) -> None:
+        for key, entry in self.source.entries.items():
+            if key in self.used:
+                continue
+            if any(covers(text, key) for text in self.rules.drops):
+                self.moves.append(Move("drop", sources=(Feed(key),), reason="a drop rule"))
+            elif not entry.persistent:
+                self.moves.append(Move("drop", sources=(Feed(key),), reason="not persistent"))
+            elif entry.rng:
+                self.moves.append(Move("drop", sources=(Feed(key),), reason="random number state is not converted"))
+            else:
+                self._left(Move("drop", sources=(Feed(key),), cls="lossy", reason="the target has no place for it"))
+                hint = "name its place with a rule, or allow 'unexpected' to leave it out"
+                self.problems.append(PlanProblem("unexpected", (key,), f"no place for the {entry}", hint))
+        for key, reason in self.source.opaque.items():
+            if not any(covers(text, key) for text in self.rules.drops):
+                hint = "leave it out with a [[drop]] rule or allow 'unexpected'"
+                self.problems.append(PlanProblem("opaque", (key,), f"registered state that is no array ({reason})", hint))
+
+    def _left(self, move: Move) -> None:
+        self.moves.append(move)
+        self.left_over.add(move)
+
+    # ---------------------------------------------------------------- acceptance
+
+    def unaccepted(self, allow: frozenset[str]) -> list[PlanProblem]:
+        """Every problem that is left, with one for each move and pairing that the caller has not accepted."""
+        left = [p for p in self.problems if ("unexpected" if p.problem == "opaque" else p.problem) not in allow]
+        for move in self.moves:
+            keys = move.keys
+            if move.cls in ("choice", "lossy", "impossible") and move.cls not in allow and not self._listed(move):
+                hint = f"accept it with allow=({move.cls!r},)" if move.cls != "impossible" else ""
+                left.append(PlanProblem(move.cls, keys, move.reason, hint))
+            if move.grade == "assumption" and "assumption" not in allow:
+                hint = "give the model (like=), a [[layer]] or [[layout]] rule, or accept it with allow=('assumption',)"
+                left.append(PlanProblem("assumption", keys, move.reason, hint))
+        return left + self._splits(allow)
+
+    def _listed(self, move: Move) -> bool:
+        """Whether a missing or unexpected entry is among the problems already, or was allowed as such."""
+        return move in self.left_over
+
+    def _splits(self, allow: frozenset[str]) -> list[PlanProblem]:
+        """One place of the source that becomes several of the target: the tie is lost, which must be wanted."""
+        targets: dict[str, list[str]] = {}
+        for move in self.moves:
+            for feed in move.sources if move.target else ():
+                targets.setdefault(f"{feed.key}[{feed.part}]" if feed.part else feed.key, []).append(move.target)
+        if "choice" in allow:
+            return []
+        hint = "accept it with allow=('choice',)"
+        return [
+            PlanProblem("choice", (key, *names), "one tied place becomes several that are not tied", hint)
+            for key, names in targets.items()
+            if len(names) > 1
+        ]
+
+
+def _signature(move: Move, source: Side, target: Side) -> object:
+    """What a move does to the axes; the same for every plain copy."""
+    assembly = move.assembly(source, target)
+    transform = assembly.transform if assembly is not None else None
+    return transform.signature if transform is not None and not transform.is_identity else None
+
+
+def _converts(entry: Entry) -> bool:
+    """Random number state and what is not saved mean nothing on the other side (SR-CONV-008)."""
+    return entry.persistent and not entry.rng
+
+
+def _sizes(layer: Layer) -> dict[str, int]:
+    """Config that names an axis (heads, head_dim): the sizes that shapes alone may not give."""
+    return {name: value for name, value in layer.config.items() if isinstance(value, int) and name in _AXES}
+
+
+_AXES = frozenset({"heads", "head_dim"})

@@ -1,0 +1,105 @@
+"""Side: all that a plan knows of one registry: metadata, aliases, layers. No values, no framework, JSON both ways.
+
+A side is taken from a registry, or derived from the other side where only the name of a framework is given: then the
+dialect's table says the native names and layouts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, final
+
+from stateregistry.entry import Entry, Kind
+from stateregistry.layers.infer import guess_dialect
+from stateregistry.layers.vocabulary import Layer, Piece
+from stateregistry.registry import StateRegistry
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a plan.
+
+    Attributes:
+        dialect: name of the dialect its keys and layouts are in, `""` if unknown.
+        entries: by canonical key, in native order.
+        aliases: alias key -> canonical key.
+        layers: the layers the entries form.
+        opaque: registered state that is no entry, with the reason.
+        derived: made from the other side by a dialect's table, not from a model.
+    """
+
+    dialect: str
+    entries: Mapping[str, Entry]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    opaque: Mapping[str, str] = field(default_factory=dict)
+    derived: bool = False
+
+    @classmethod
+    def of(cls, reg: StateRegistry) -> Self:
+        """The side that a registry is. A dialect that a file does not state is guessed from its names."""
+        entries = {key: reg[key] for key in reg.native_order}
+        dialect = reg.dialect
+        if not dialect:
+            guessed = guess_dialect(entries)
+            dialect = guessed.name if guessed is not None else ""
+        return cls(dialect, entries, dict(reg.aliases), reg.layers, dict(reg.opaque))
+
+    def canonical(self, key: str) -> str | None:
+        """The canonical key of a key or alias, `None` if there is neither."""
+        return key if key in self.entries else self.aliases.get(key)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every key and alias."""
+        return (*self.entries, *self.aliases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "dialect": self.dialect,
+            "entries": {key: _row(entry) for key, entry in self.entries.items()},
+            "aliases": dict(self.aliases),
+            "layers": [_layer_row(layer) for layer in self.layers],
+            "opaque": dict(self.opaque),
+            "derived": self.derived,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The side that `to_dict` wrote."""
+        entries = {key: entry_from_row(row) for key, row in data["entries"].items()}
+        layers = tuple(_layer(row) for row in data["layers"])
+        return cls(data["dialect"], entries, data["aliases"], layers, data["opaque"], data["derived"])
+
+    def digest(self) -> str:
+        """sha256 of what the registry must look like for a plan to be valid: entries and aliases."""
+        rows = {key: [str(entry.shape), entry.dtype] for key, entry in self.entries.items()}
+        text = json.dumps([rows, dict(self.aliases)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {**asdict(entry), "kind": entry.kind.value, "shape": list(entry.shape)}
+
+
+def entry_from_row(row: Mapping[str, Any]) -> Entry:
+    """The entry of a JSON row."""
+    return Entry(**{**row, "kind": Kind(row["kind"]), "shape": tuple(row["shape"])})
+
+
+def _layer_row(layer: Layer) -> dict[str, Any]:
+    row = asdict(layer)
+    row["pieces"] = [{**asdict(piece), "kind": piece.kind.value} for piece in layer.pieces]
+    row["config"] = {name: list(value) if isinstance(value, tuple) else value for name, value in layer.config.items()}
+    return row
+
+
+def _layer(row: Mapping[str, Any]) -> Layer:
+    pieces = tuple(Piece(**{**piece, "kind": Kind(piece["kind"])}) for piece in row["pieces"])
+    config = {name: tuple(value) if isinstance(value, list) else value for name, value in row["config"].items()}
+    return Layer(**{**row, "pieces": pieces, "config": config, "candidates": tuple(row["candidates"])})
