@@ -104,8 +104,9 @@ class _Planner:
                     Feed(left[role], holders[role].axes, holders[role].parts[role], into)
                     for role, into in piece.parts.items()
                 )
-                evidence = f"{pair.evidence}, role {piece.role}"
-                move = Move("copy", key, feeds, evidence=evidence, grade=pair.grade, reason=pair.reason, axes=piece.axes)
+                move = Move("copy", key, feeds, evidence=f"{pair.evidence}, role {piece.role}", axes=piece.axes)
+                if len(axes.parse(piece.axes)) > 1:  # a vector has one layout, whatever the layer is
+                    move = replace(move, grade=pair.grade, reason=pair.reason)
                 self._copy(move, sizes)
             elif ROLES[pair.target.kind].get(piece.role) == "":
                 self._counter(key, [right[role] for role in ("mean", "var") if role in right], pair.source)

@@ -3,7 +3,7 @@
 A pattern names the axes of a native array in order:
 
     out in                     two axes
-    out in/groups *spatial     `*name` stands for zero or more axes: name.0, name.1, ...
+    out in/groups *spatial     `*name` stands for one or more axes: name.0, name.1, ...
     in (heads head_dim)        one native axis that is several neutral ones, the last varying fastest
     (i|f|g|o: hidden) in       one native axis that is several parts, one after another
     -*spatial in out           a leading `-` marks an axis that is stored reversed
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./]*\Z")
 @final
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """One neutral axis inside a native one. `many`: a family `*name` of zero or more axes; `reverse`: stored reversed."""
+    """One neutral axis inside a native one. `many`: a family `*name` of one or more axes; `reverse`: stored reversed."""
 
     name: str
     many: bool = False
@@ -46,7 +46,7 @@ class Atom:
 @final
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One native axis (a family: zero or more): the atoms it is made of, outermost first; no atom: size one.
+    """One native axis (a family: one or more): the atoms it is made of, outermost first; no atom: size one.
 
     `parts` names the pieces that lie one after another along it; empty for an undivided axis. `merged`: written in
     parentheses, so that it is one native axis whatever its atoms are.
@@ -199,8 +199,7 @@ def parts_of(pattern: str) -> tuple[str, ...]:
 def rank_fits(pattern: str, rank: int) -> bool:
     """Whether an array of that rank can have the pattern."""
     groups = parse(pattern)
-    fixed = sum(not _is_family(group) for group in groups)
-    return rank >= fixed if any(_is_family(group) for group in groups) else rank == fixed
+    return rank >= len(groups) if any(_is_family(group) for group in groups) else rank == len(groups)
 
 
 def _is_family(group: Group) -> bool:
@@ -221,7 +220,7 @@ def _unfold(pattern: str, shape: Sequence[int], refine: Mapping[str, int]) -> tu
     left = room - sum(counts.values())
     if len(unknown) == 1:
         counts[unknown[0]] = left
-    if left < 0 or len(unknown) > 1 or (not unknown and left):
+    if len(unknown) > 1 or (not unknown and left) or any(count < 1 for count in counts.values()):
         message = f"axis pattern {pattern!r} does not fit an array of shape {tuple(shape)}"
         raise AxesError(message, expected=pattern, found=tuple(shape))
     out: list[Group] = []
@@ -440,7 +439,7 @@ def _shared_counts(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[st
             if len(families) == 1:
                 fixed = sum(not _is_family(g) for g in groups)
                 known = sum(counts[g.atoms[0].name] for g in groups if _is_family(g) and g.atoms[0].name in counts)
-                counts[families[0]] = max(len(shape) - fixed - known, 0)
+                counts[families[0]] = max(len(shape) - fixed - known, 1)
     return counts
 
 

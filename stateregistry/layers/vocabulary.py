@@ -20,7 +20,7 @@ from stateregistry.layers.axes import parts_of
 Config = Mapping[str, int | float | bool | str | tuple[int, ...] | None]
 
 #: Roles of every layer kind, with the axes that the neutral array of the role has (spec chapter "Layers").
-#: `*spatial` stands for zero or more axes. The order of axes here means nothing: axes are matched by name.
+#: `*spatial` stands for one or more axes. The order of axes here means nothing: axes are matched by name.
 ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "linear": {"kernel": "out in", "bias": "out"},

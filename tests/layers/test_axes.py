@@ -165,6 +165,7 @@ def test_a_malformed_pattern_is_refused(pattern: str) -> None:
         ("(x|y: a) b", (5, 2)),  # five is no multiple of two parts
         ("*a *b", (2, 3)),
         ("1 a", (2, 3)),
+        ("out in/groups *spatial", (2, 3)),  # a family has at least one axis
     ],
 )
 def test_a_pattern_that_does_not_fit_its_shape_is_refused(pattern: str, shape: tuple[int, ...]) -> None:
