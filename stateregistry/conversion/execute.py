@@ -23,6 +23,7 @@ from stateregistry.conversion.residual import Record, Residual, digest
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, numpy_dtype
 from stateregistry.errors import AbstractError, CastError, PlanError, UnsupportedError
+from stateregistry.layers import axes
 from stateregistry.registry import ReadOnlyRegistry, StateRegistry
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Converted(ReadOnlyRegistry):
 
     def _stale(self) -> tuple[str, ...]:
         residual = self._plan.residual
-        used = [move.residual for move in self._plan.moves if move.op == "fill" and move.residual]
+        used = [move.residual for move in self._plan.moves if move.target and move.residual]
         if residual is None:
             return tuple(used)
         return tuple(key for key in used if not residual.records[key].fresh(self._source_value))
@@ -120,13 +121,12 @@ class Converted(ReadOnlyRegistry):
         return value
 
     def _value(self, key: str, move: Move) -> np.ndarray:
-        entry = self._plan.target.entries[key]
+        entry, residual = self._plan.target.entries[key], self._plan.residual
+        if move.residual and residual is not None and move.residual not in self.stale:
+            return residual.records[move.residual].value
         if move.op in ("copy", "sum"):
             return self._moved(key, move, entry)
         if move.op == "fill":
-            residual = self._plan.residual
-            if move.residual and residual is not None and move.residual not in self.stale:
-                return residual.records[move.residual].value
             return np.full(entry.shape, move.value, numpy_dtype(entry.dtype))
         if self._target is None:
             raise AbstractError(f"{key!r} keeps the target's value, and no target was given", keys=(key,))
@@ -220,6 +220,11 @@ def _broken(condition: Condition, source: StateRegistry) -> tuple[tuple[str, ...
         same = all((o.dtype, o.shape, o.tobytes()) == (first.dtype, first.shape, first.tobytes()) for o in others)
         return None if same else (condition.keys, "they hold different bits and become one place")
     key = condition.keys[0]
+    if condition.test == "zero":
+        bound = axes.bind(condition.axes, source[key].shape)
+        if np.any(bound.expand(source.view(key))[condition.part]):
+            return condition.keys, f"{condition.part or 'it'} is not zero, so this is impossible: {condition.reason}"
+        return None
     wanted = replace(source[key], dtype=condition.dtype, trainable=False)
     try:
         cast({key: source.view(key)}, {key: wanted}, "lossless" if condition.lossless else "same_kind")
@@ -229,12 +234,20 @@ def _broken(condition: Condition, source: StateRegistry) -> tuple[tuple[str, ...
 
 
 def _residual(plan: Plan, source: StateRegistry, result: Converted) -> Residual:
-    records = {}
+    """What the moves cannot carry: values without a place, and the summands of every sum."""
+    anchors: dict[str, list[str]] = {}
     for move in plan.moves:
         if move.op == "drop" and move.residual:
-            anchors = {key: digest(result.view(key)) for key in move.anchors}
-            records[move.residual] = Record(move.residual, source.read(move.residual), anchors)
-    return Residual(records)
+            anchors.setdefault(move.residual, []).extend(move.anchors)
+        elif move.op == "sum":
+            for feed in move.sources:
+                anchors.setdefault(feed.key, []).append(move.target)
+    return Residual(
+        {
+            key: Record(key, source.read(key), {name: digest(result.view(name)) for name in dict.fromkeys(names)})
+            for key, names in anchors.items()
+        }
+    )
 
 
 def _fill(result: Converted, target: StateRegistry, meter: _Meter) -> Any:

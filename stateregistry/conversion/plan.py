@@ -77,7 +77,9 @@ class Move:
         axes: the target's axis pattern, that the move is derived from with those of the sources; empty for the same axes.
         cast: the dtype the values are cast to, empty for none.
         value: what a fill writes where no residual says better.
-        residual: the key of the record that a drop makes or a fill uses.
+        zeros: parts of the target that are filled with zero.
+        residual: the key of the record that a drop makes, or that is taken instead of what the move says while it is
+            fresh.
         anchors: keys of the side that lacks the value, which it belongs to.
     """
 
@@ -91,6 +93,7 @@ class Move:
     axes: str = ""
     cast: str = ""
     value: float = 0.0
+    zeros: tuple[str, ...] = ()
     residual: str = ""
     anchors: tuple[str, ...] = ()
 
@@ -104,7 +107,7 @@ class Move:
         if self.op not in ("copy", "sum") or not self.axes:
             return None
         feeds = [algebra.Feed(feed.axes, source.entries[feed.key].shape, feed.part, feed.into) for feed in self.sources]
-        return algebra.assemble(feeds, self.axes, target.entries[self.target].shape)
+        return algebra.assemble(feeds, self.axes, target.entries[self.target].shape, zeros=self.zeros)
 
     def __str__(self) -> str:
         names = ", ".join(feed.key + (f"[{feed.part}]" if feed.part else "") for feed in self.sources)
@@ -152,18 +155,25 @@ class Condition:
     """Something about values that must hold, evaluated before the first byte is written.
 
     Attributes:
-        test: `equal` (all `keys` hold the same bits) or `fits` (no value of `keys[0]` is lost or overflows as `dtype`).
+        test: `equal` (all `keys` hold the same bits), `zero` (every element of the part `part` of `keys[0]` is zero) or
+            `fits` (no value of `keys[0]` is lost or overflows as `dtype`).
         keys: source keys. dtype: of the cast. lossless: every value must come back; else only finite must stay finite.
+        axes, part: the pattern of `keys[0]`, and its part. reason: what is impossible where it does not hold.
     """
 
-    test: Literal["equal", "fits"]
+    test: Literal["equal", "zero", "fits"]
     keys: tuple[str, ...]
     dtype: str = ""
     lossless: bool = True
+    axes: str = ""
+    part: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
         if self.test == "equal":
             return f"{' and '.join(self.keys)} hold the same bits"
+        if self.test == "zero":
+            return f"{self.keys[0]}{f'[{self.part}]' if self.part else ''} is zero: {self.reason}"
         what = "every value comes back" if self.lossless else "no finite value overflows"
         return f"{self.keys[0]} as {self.dtype}: {what}"
 
@@ -342,7 +352,7 @@ class Plan:
 
 def _move(row: Mapping[str, Any]) -> Move:
     sources = tuple(Feed(**feed) for feed in row["sources"])
-    return Move(**{**row, "sources": sources, "anchors": tuple(row["anchors"])})
+    return Move(**{**row, "sources": sources, "anchors": tuple(row["anchors"]), "zeros": tuple(row["zeros"])})
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from stateregistry.conversion import casts
 from stateregistry.conversion.align import EntryPair, LayerPair, align
+from stateregistry.conversion.joint import Joint, Want
 from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.rules import Rules, covers
 from stateregistry.entry import Entry
 from stateregistry.errors import AxesError, PlanError
 from stateregistry.layers import axes
-from stateregistry.layers.vocabulary import ROLES, Layer
+from stateregistry.layers.vocabulary import Layer, Piece
 
 if TYPE_CHECKING:
     from stateregistry.conversion.residual import Residual
@@ -75,6 +76,8 @@ class _Planner:
         self.findings: list[Finding] = []
         self.used: set[str] = set()  # canonical source keys that a move carries
         self.given: dict[str, Move] = {}  # canonical target key -> the copy that gives it
+        self.wanted: dict[str, Want] = {}  # what paired layers want, by target key
+        self.sizes: dict[str, dict[str, int]] = {}
         self.left_over: set[Move] = set()  # moves that stand for a missing or unexpected problem
 
     def run(self) -> None:
@@ -82,6 +85,7 @@ class _Planner:
         self.problems += alignment.problems
         for pair in alignment.layers:
             self._layer(pair)
+        self._feed_wanted()
         for entry_pair in alignment.entries:
             self._entry(entry_pair)
         self._rest_of_target()
@@ -94,26 +98,24 @@ class _Planner:
     # ---------------------------------------------------------------- pairs
 
     def _layer(self, pair: LayerPair) -> None:
-        holders = {role: piece for piece in pair.source.pieces for role in piece.parts}
-        left, right = pair.source.roles, pair.target.roles
         sizes = {name: value for layer in (pair.source, pair.target) for name, value in _sizes(layer).items()}
-        for piece in pair.target.pieces:
-            key = pair.target.key(piece)
-            if all(role in holders for role in piece.parts):
-                feeds = tuple(
-                    Feed(left[role], holders[role].axes, holders[role].parts[role], into)
-                    for role, into in piece.parts.items()
-                )
-                move = Move("copy", key, feeds, evidence=f"{pair.evidence}, role {piece.role}", axes=piece.axes)
-                if len(axes.parse(piece.axes)) > 1:  # a vector has one layout, whatever the layer is
-                    move = replace(move, grade=pair.grade, reason=pair.reason)
-                self._copy(move, sizes)
-            elif ROLES[pair.target.kind].get(piece.role) == "":
-                self._counter(key, [right[role] for role in ("mean", "var") if role in right], pair.source)
-        for role, name in left.items():
-            if role not in right and ROLES[pair.source.kind].get(role) == "":
-                self._no_place(name, [right[other] for other in ("mean", "var") if other in right], pair.target)
+        joint = Joint(pair, self.source, self.target)
+        for want in joint.wants():
+            want.add_to(self.wanted.setdefault(want.key, want))
+            self.sizes.setdefault(want.key, {}).update(sizes)
+        for role, piece in joint.left_over():
+            self._no_place(role, piece, joint)
         self._compare_config(pair)
+
+    def _feed_wanted(self) -> None:
+        """Turn what the layers want, array by array, into moves: stacked layers share one array."""
+        for key, want in self.wanted.items():
+            if want.absent:
+                continue  # nothing gives all of it: it is among the rest of the target
+            move = want.move()
+            if len(axes.parse(want.axes)) > 1:  # a vector has one layout, whatever the layer is
+                move = replace(move, grade=want.grade, reason="; ".join(filter(None, (want.doubt, move.reason))))
+            self._copy(move, self.sizes[key])
 
     def _entry(self, pair: EntryPair) -> None:
         feeds = (Feed(pair.source, pair.source_axes),)
@@ -134,13 +136,18 @@ class _Planner:
         if not all(_converts(entry) for entry in (want, *have)):
             return  # left out, and accounted for with the rest of each side
         self.used.update(feed.key for feed in feeds)
-        move = replace(wanted, target=other, sources=tuple(feeds))
+        move = self._kept(replace(wanted, target=other, sources=tuple(feeds)), want)
         first = self.given.get(other)
+        if move.op == "fill":
+            if first is None:
+                self.given[other] = move
+                self.moves.append(move)
+            return
         if not self._fits(move, have, want, sizes):
             self.given.setdefault(other, Move("keep", target=other))  # accounted for by the problem
         elif first is None:
             self._take(move, have, want)
-        elif first.op == "copy" and first.sources != move.sources:
+        elif first.op in ("copy", "sum") and first.sources != move.sources:
             self._merge(first, move)
 
     def _take(self, move: Move, have: list[Entry], want: Entry) -> None:
@@ -170,7 +177,7 @@ class _Planner:
             try:
                 axes.assemble(
                     [axes.Feed(f.axes, e.shape, f.part, f.into) for f, e in zip(move.sources, have, strict=True)],
-                    move.axes, want.shape, sizes,
+                    move.axes, want.shape, sizes, move.zeros,
                 )  # fmt: skip
             except AxesError as error:
                 shapes = " and ".join(str(entry.shape) for entry in have)
@@ -200,27 +207,35 @@ class _Planner:
 
     # ---------------------------------------------------------------- what one side does not have
 
-    def _no_place(self, key: str, anchors: list[str], layer: Layer) -> None:
-        """A counter that the target's layer has no place for: left to the residual."""
-        canonical = self.source.canonical(key) or key
-        self.used.add(canonical)
-        reason = f"a {self.target.dialect or 'target'} {layer.kind} has no place for it: the residual keeps it"
-        self.moves.append(
-            Move("drop", "", (Feed(canonical),), "choice", reason, residual=canonical, anchors=tuple(anchors))
-        )
-
-    def _counter(self, key: str, anchors: list[str], layer: Layer) -> None:
-        """A counter that the source's layer does not have: from the residual, or 0."""
-        canonical = self.target.canonical(key) or key
-        entry = self.target.entries[canonical]
-        record = self.residual.records.get(canonical) if self.residual is not None else None
-        if record is not None and (record.value.shape, record.value.dtype.name) == (entry.shape, entry.dtype):
-            move = Move("fill", canonical, residual=canonical, reason="kept by the residual; 0 if it has gone stale")
+    def _no_place(self, role: str, piece: Piece, joint: Joint) -> None:
+        """A role of the source that the target's layer has no place for: what that means, its declaration says."""
+        key = self.source.canonical(joint.pair.source.key(piece))
+        lack = joint.target_lack(role)
+        if key is None or lack is None or not _converts(self.source.entries[key]):
+            return  # unexpected, with the rest of the source
+        partly = key in self.used
+        self.used.add(key)
+        if lack.kept:
+            anchors = tuple(joint.anchors())
+            self.moves.append(Move("drop", "", (Feed(key),), "choice", lack.reason, residual=key, anchors=anchors))
+        elif lack.zero:
+            self.conditions.append(
+                Condition("zero", (key,), axes=piece.axes, part=piece.parts[role], reason=lack.reason)
+            )
+            if not partly and len(piece.parts) == 1:
+                self.moves.append(Move("drop", "", (Feed(key),), reason="zero, or the conversion is refused"))
         else:
-            reason = f"a {self.source.dialect or 'source'} {layer.kind} has no such counter: starts at 0"
-            move = Move("fill", canonical, cls="choice", reason=reason)
-        self.given[canonical] = move
-        self.moves.append(move)
+            self.moves.append(Move("drop", "", (Feed(key),), "impossible", lack.reason))
+
+    def _kept(self, move: Move, want: Entry) -> Move:
+        """The move, exact where a residual kept what it would have to choose."""
+        record = self.residual.records.get(move.target) if self.residual is not None else None
+        if move.cls != "choice" or record is None:
+            return move
+        if (record.value.shape, record.value.dtype.name) != (want.shape, want.dtype):
+            return move
+        reason = f"kept by the residual; once that is stale: {move.reason}"
+        return replace(move, cls="exact", residual=move.target, reason=reason)
 
     def _rest_of_target(self) -> None:
         for key, entry in self.target.entries.items():

@@ -14,7 +14,7 @@ from typing import Any, Self, final
 
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import guess_dialect
-from stateregistry.layers.vocabulary import Layer, Piece
+from stateregistry.layers.vocabulary import Lack, Layer, Piece
 from stateregistry.registry import StateRegistry
 
 
@@ -102,4 +102,6 @@ def _layer_row(layer: Layer) -> dict[str, Any]:
 def _layer(row: Mapping[str, Any]) -> Layer:
     pieces = tuple(Piece(**{**piece, "kind": Kind(piece["kind"])}) for piece in row["pieces"])
     config = {name: tuple(value) if isinstance(value, list) else value for name, value in row["config"].items()}
-    return Layer(**{**row, "pieces": pieces, "config": config, "candidates": tuple(row["candidates"])})
+    lacks = tuple(Lack(**{**lack, "roles": tuple(lack["roles"])}) for lack in row["lacks"])
+    fixed = {"pieces": pieces, "config": config, "candidates": tuple(row["candidates"]), "lacks": lacks}
+    return Layer(**{**row, **fixed})

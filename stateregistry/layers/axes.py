@@ -6,6 +6,7 @@ A pattern names the axes of a native array in order:
     out in/groups *spatial     `*name` stands for one or more axes: name.0, name.1, ...
     in (heads head_dim)        one native axis that is several neutral ones, the last varying fastest
     (i|f|g|o: hidden) in       one native axis that is several parts, one after another
+    (0|1|2:) in out            an axis that only counts parts: stacked layers
     -*spatial in out           a leading `-` marks an axis that is stored reversed
     1 out                      an axis of size one that no role has
 
@@ -17,6 +18,7 @@ move derived the other way round is the identity. Knows no framework and no laye
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"\s*(?:(\()|(\))|([^\s()]+))")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./]*\Z")
+_PART = re.compile(r"[A-Za-z0-9_]+\Z")
 
 
 @final
@@ -69,8 +72,8 @@ class Bound:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of the parts, `("",)` where the array is one piece."""
-        return next((group.parts for group in self.groups if group.parts), ("",))
+        """The names of the parts, joined by `.` where two axes are divided; `("",)` where the array is one piece."""
+        return tuple(".".join(names) for names in itertools.product(*(g.parts for g in self.groups if g.parts)))
 
     def _atoms(self) -> list[Atom]:
         return [atom for group in self.groups for atom in group.atoms]
@@ -80,26 +83,28 @@ class Bound:
         """The names of the neutral axes, sorted: the order that `expand` gives."""
         return tuple(sorted(atom.name for atom in self._atoms()))
 
+    def _split(self) -> tuple[list[tuple[str, bool]], list[int]]:
+        """Every axis in native order, outermost first, with whether it is reversed, and its size. `#n` counts parts."""
+        axes: list[tuple[str, bool]] = []
+        sizes: list[int] = []
+        for number, group in enumerate(self.groups):
+            if group.parts:
+                axes.append((f"#{number}", False))
+                sizes.append(len(group.parts))
+            axes += [(atom.name, atom.reverse) for atom in group.atoms]
+            sizes += [self.sizes[atom.name] for atom in group.atoms]
+        return axes, sizes
+
     def expand(self, array: np.ndarray) -> dict[str, np.ndarray]:
         """Take a native array apart: one neutral array per part, axes in `neutral` order. Views only."""
-        native = [
-            size
-            for group in self.groups
-            for size in ([len(group.parts)] if group.parts else []) + [self.sizes[atom.name] for atom in group.atoms]
-        ]
-        split = array.reshape(native)  # splitting axes never copies
-        names: list[str | None] = []  # None: the axis that counts the parts
-        for group in self.groups:
-            names += ([None] if group.parts else []) + [atom.name for atom in group.atoms]
-        reverse = {atom.name for atom in self._atoms() if atom.reverse}
-        index = tuple(slice(None, None, -1) if name in reverse else slice(None) for name in names)
-        split = split[index]
-        order = [names.index(name) for name in self.neutral]
-        if None not in names:
-            return {"": split.transpose(order)}
-        at = names.index(None)
-        split = split.transpose([at, *order])
-        return {part: split[number] for number, part in enumerate(self.parts)}
+        axes, sizes = self._split()
+        split = array.reshape(sizes)  # splitting axes never copies
+        split = split[tuple(slice(None, None, -1) if reverse else slice(None) for _, reverse in axes)]
+        names = [name for name, _ in axes]
+        counting = [name for name in names if name.startswith("#")]
+        split = split.transpose([names.index(name) for name in (*counting, *self.neutral)])
+        places = itertools.product(*(range(split.shape[n]) for n in range(len(counting))))
+        return {part: split[place] for part, place in zip(self.parts, places, strict=True)}
 
     def collapse(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """Put neutral arrays together into the native array: the inverse of `expand`.
@@ -108,20 +113,16 @@ class Bound:
         """
         import numpy as np
 
+        axes, sizes = self._split()
+        names = [name for name, _ in axes]
+        counting = [name for name in names if name.startswith("#")]
         arrays = [parts[part] for part in self.parts]
-        joined = np.stack(arrays) if self.parts != ("",) else arrays[0]
-        neutral = self.neutral
-        offset = int(self.parts != ("",))
-        order: list[int] = []
-        index: list[slice] = []
-        for group in self.groups:
-            if group.parts:
-                order.append(0)
-                index.append(slice(None))
-            for atom in group.atoms:
-                order.append(neutral.index(atom.name) + offset)
-                index.append(slice(None, None, -1) if atom.reverse else slice(None))
-        native = joined.transpose(order)[tuple(index)]
+        joined = arrays[0]
+        if counting:
+            joined = np.stack(arrays).reshape([sizes[names.index(n)] for n in counting] + list(arrays[0].shape))
+        order = (*counting, *self.neutral)
+        native = joined.transpose([order.index(name) for name in names])
+        native = native[tuple(slice(None, None, -1) if reverse else slice(None) for _, reverse in axes)]
         return native.reshape(self.shape)
 
 
@@ -130,7 +131,7 @@ def parse(pattern: str) -> tuple[Group, ...]:
     """The groups of a pattern.
 
     Raises:
-        AxesError: it does not parse, names an axis twice, or divides more than one axis into parts.
+        AxesError: it does not parse, or names an axis twice.
     """
     groups: list[Group] = []
     inside: list[str] | None = None
@@ -160,8 +161,6 @@ def parse(pattern: str) -> tuple[Group, ...]:
     names = [atom.name for group in groups for atom in group.atoms]
     if len(set(names)) != len(names):
         raise _malformed(pattern, "an axis is named twice")
-    if sum(bool(group.parts) for group in groups) > 1:
-        raise _malformed(pattern, "more than one axis is divided into parts")
     return tuple(groups)
 
 
@@ -171,9 +170,9 @@ def _composite(pattern: str, words: list[str]) -> Group:
     if head is not None:
         parts = tuple("".join(words[: head + 1])[:-1].split("|"))
         words = words[head + 1 :]
-        if len(parts) < 2 or len(set(parts)) != len(parts) or not all(_NAME.match(part) for part in parts):
-            raise _malformed(pattern, "parts are two or more different names: (query|key|value: ...)")
-    if not words:
+        if len(set(parts)) != len(parts) or not all(_PART.match(part) for part in parts):
+            raise _malformed(pattern, "parts are different names: (query|key|value: ...)")
+    if not words and not parts:
         raise _malformed(pattern, "empty parentheses")
     return Group(tuple(_atom(pattern, word) for word in words), parts, merged=True)
 
@@ -191,9 +190,9 @@ def _malformed(pattern: str, why: str) -> AxesError:
     return AxesError(f"axis pattern {pattern!r}: {why}", found=pattern, hint="see the spec, chapter Layers: axis patterns")
 
 
-def parts_of(pattern: str) -> tuple[str, ...]:
-    """The names of the parts that a pattern divides its array into; empty for an array of one piece."""
-    return next((group.parts for group in parse(pattern) if group.parts), ())
+def parts_of(pattern: str) -> tuple[tuple[str, ...], ...]:
+    """The names of the parts of every native axis that a pattern divides; empty for an array of one piece."""
+    return tuple(group.parts for group in parse(pattern) if group.parts)
 
 
 def rank_fits(pattern: str, rank: int) -> bool:
@@ -380,10 +379,14 @@ class Assembly:
 
     sources: tuple[tuple[Bound, Feed], ...]
     target: Bound
+    zeros: tuple[str, ...] = ()
 
     def apply(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """The target's native array, from the sources' arrays in order."""
-        parts: dict[str, np.ndarray] = {}
+        """The target's native array, from the sources' arrays in order; parts in `zeros` are zero."""
+        import numpy as np
+
+        shape = [self.target.sizes[name] for name in self.target.neutral]
+        parts = {part: np.zeros(shape, arrays[0].dtype) for part in self.zeros}
         for array, (bound, feed) in zip(arrays, self.sources, strict=True):
             piece = bound.expand(array)[feed.part]
             parts[feed.into] = parts[feed.into] + piece if feed.into in parts else piece
@@ -392,15 +395,19 @@ class Assembly:
     @property
     def transform(self) -> Transform | None:
         """The plain move that this is where one whole array becomes another, else `None`."""
-        if len(self.sources) != 1 or self.sources[0][1].part or self.sources[0][1].into:
+        if len(self.sources) != 1 or self.zeros or self.sources[0][1].part or self.sources[0][1].into:
             return None
         return Transform(self.sources[0][0], self.target)
 
 
 def assemble(
-    feeds: Sequence[Feed], target: str, target_shape: Sequence[int], sizes: Mapping[str, int] | None = None
+    feeds: Sequence[Feed],
+    target: str,
+    target_shape: Sequence[int],
+    sizes: Mapping[str, int] | None = None,
+    zeros: Sequence[str] = (),
 ) -> Assembly:
-    """The move from the parts of several native arrays into one.
+    """The move from the parts of several native arrays into one; the parts named in `zeros` are filled with zero.
 
     Raises:
         AxesError: as `derive`; or a part of the target is not fed, or a feed names a part that is not there.
@@ -413,10 +420,11 @@ def assemble(
             raise AxesError(message, expected=feed.into, found=feed.part)
         if bound.neutral != right.neutral:
             raise _different(bound, right)
-    missing = [part for part in right.parts if all(feed.into != part for feed in feeds)]
-    if missing:
+    given = {feed.into for feed in feeds}
+    missing = [part for part in right.parts if part not in given and part not in zeros]
+    if missing or not feeds or not given.isdisjoint(zeros):
         raise AxesError(f"nothing gives the parts {missing} of {target!r}", expected=target)
-    return Assembly(tuple(zip(left, feeds, strict=True)), right)
+    return Assembly(tuple(zip(left, feeds, strict=True)), right, tuple(zeros))
 
 
 def _bind_all(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[str, int] | None) -> list[Bound]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import final
 
@@ -19,17 +20,44 @@ from stateregistry.layers.axes import parts_of
 #: Config values that state or function depend on: groups, heads, eps, ...
 Config = Mapping[str, int | float | bool | str | tuple[int, ...] | None]
 
+def _gates(names: str) -> dict[str, str]:
+    """The roles of a recurrent layer: per gate a kernel and a bias for the input and for the state."""
+    roles: dict[str, str] = {}
+    for gate in names:
+        roles[f"{gate}_input_kernel"], roles[f"{gate}_recurrent_kernel"] = "hidden in", "hidden state"
+        roles[f"{gate}_input_bias"], roles[f"{gate}_recurrent_bias"] = "hidden", "hidden"
+    return roles
+
+
+_HEADS = {f"{name}_kernel": "heads head_dim in" for name in ("query", "key", "value")}
+_HEAD_BIASES = {f"{name}_bias": "heads head_dim" for name in ("query", "key", "value")}
+_STATISTICS = {"scale": "features", "bias": "features", "mean": "features", "var": "features", "count": ""}
+
 #: Roles of every layer kind, with the axes that the neutral array of the role has (spec chapter "Layers").
 #: `*spatial` stands for one or more axes. The order of axes here means nothing: axes are matched by name.
 ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "linear": {"kernel": "out in", "bias": "out"},
         "conv": {"kernel": "out in/groups *spatial", "bias": "out"},
+        "conv_transpose": {"kernel": "in out/groups *spatial", "bias": "out"},
         "embedding": {"embedding": "vocab features"},
-        "batch_norm": {
-            "scale": "features", "bias": "features", "mean": "features", "var": "features", "count": "",
-        },
+        "batch_norm": _STATISTICS,
         "layer_norm": {"scale": "*features", "bias": "*features"},
+        "rms_norm": {"scale": "*features"},
+        "group_norm": {"scale": "features", "bias": "features"},
+        "instance_norm": _STATISTICS,
+        "attention": {
+            **_HEADS, **_HEAD_BIASES, "out_kernel": "out heads head_dim", "out_bias": "out",
+            "extra_key": "heads head_dim", "extra_value": "heads head_dim",
+        },
+        "lstm": {**_gates("ifgo"), "projection_kernel": "state hidden"},
+        "gru": _gates("rzn"),
+        "rnn": {
+            "input_kernel": "hidden in", "recurrent_kernel": "hidden state", "input_bias": "hidden",
+            "recurrent_bias": "hidden",
+        },
+        "prelu": {"slope": "features"},
+        "bilinear": {"kernel": "out in1 in2", "bias": "out"},
     }
 )  # fmt: skip
 
@@ -48,16 +76,18 @@ ESSENTIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
 @final
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One native array of a layer.
+    """One native array of a layer, or the part of one that the layer has.
 
     Attributes:
-        role: the neutral role that it holds; where its axes name parts, what those roles have in common: an array
-            `(query|key|value: out) in` of role `kernel` holds `query_kernel`, `key_kernel` and `value_kernel`.
+        role: the neutral role that it holds. Where its axes name parts, what those roles have in common: an array
+            `(query|key|value: out) in` of role `kernel` holds `query_kernel`, `key_kernel` and `value_kernel`; roles that
+            have nothing in common are listed, `a|b|c`, one for each part. `a+b` is the sum of two roles.
         name: its key relative to the layer (`weight`; deeper where the framework nests).
         axes: its named axes in native order, as a pattern.
         kind: how the framework declares it.
         tag: the native label it gets where a model is derived (`"batch_stats"`).
         dtype: the dtype that the framework fixes, `None` where the piece carries its own.
+        part: which part of the first divided axis is this layer's; empty unless layers are stacked in one array.
     """
 
     role: str
@@ -66,25 +96,59 @@ class Piece:
     kind: Kind = Kind.PARAMETER
     tag: str = ""
     dtype: str | None = None
+    part: str = ""
 
     @property
     def parts(self) -> Mapping[str, str]:
-        """Every role that it holds, with the part of the array that it is; `""` for the whole."""
-        names = parts_of(self.axes)
-        return {f"{part}_{self.role}": part for part in names} if names else {self.role: ""}
+        """Every role that it holds, with the part of the native array that it is; `""` for the whole."""
+        divided = parts_of(self.axes)
+        stack = (self.part,) if self.part else ()
+        inner = divided[len(stack) :]
+        if not inner:
+            return {self.role: ".".join(stack)}
+        (names,) = inner
+        roles = self.role.split("|") if "|" in self.role else [_prefixed(name, self.role) for name in names]
+        return {role: ".".join((*stack, name)) for role, name in zip(roles, names, strict=True)}
+
+
+def _prefixed(part: str, role: str) -> str:
+    return "+".join(f"{part}_{one}" for one in role.split("+"))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A role that a framework has no place for, and what that means for a layer that has it.
+
+    Attributes:
+        roles: the roles, as `fnmatch` patterns.
+        reason: why, one sentence.
+        zero: nothing is lost if the values are all zero, which is a condition; else the conversion is impossible.
+        kept: the residual keeps it: the function does not depend on it.
+    """
+
+    roles: tuple[str, ...]
+    reason: str
+    zero: bool = False
+    kept: bool = False
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """How one framework holds one layer kind: every piece that it may have."""
+    """How one framework holds one layer kind: every piece that it may have, and the roles it has no place for."""
 
     kind: str
     pieces: tuple[Piece, ...]
+    lacks: tuple[Lack, ...] = ()
 
     def piece(self, role: str) -> Piece | None:
         """The piece that holds a role, `None` where the framework has no place for it."""
         return next((piece for piece in self.pieces if role in piece.parts), None)
+
+    def lack(self, role: str) -> Lack | None:
+        """What is said of a role that has no place, `None` where nothing is."""
+        return next((lack for lack in self.lacks if any(fnmatchcase(role, name) for name in lack.roles)), None)
 
 
 @final
@@ -94,12 +158,14 @@ class Layer:
 
     Attributes:
         kind: a key of `ROLES`.
-        path: key of the layer, the common prefix of its entries; `""` for a model that is itself one layer.
+        path: what it is called: the key of the layer, by which layers pair; `""` for a model that is itself one layer.
         pieces: what it is made of; only pieces that the layer has.
         type: the native type, for people: `"Conv2d"`.
         config: what state depends on and what only the function depends on (`eps`), by name.
         inferred: made from names and ranks, not from a module.
         candidates: for an inferred layer, every kind that its names and ranks allow.
+        base: where its entries hang, if not under `path` (one module that is several layers: `lstm` for `lstm/l1`).
+        lacks: roles that a layer of this configuration has no place for, beside those of its declaration.
     """
 
     kind: str
@@ -109,14 +175,17 @@ class Layer:
     config: Config = field(default_factory=dict)
     inferred: bool = False
     candidates: tuple[str, ...] = ()
+    base: str | None = None
+    lacks: tuple[Lack, ...] = ()
 
     def key(self, piece: Piece, /) -> str:
         """The key of the entry that a piece is."""
-        return f"{self.path}/{piece.name}" if self.path else piece.name
+        base = self.path if self.base is None else self.base
+        return f"{base}/{piece.name}" if base else piece.name
 
     @property
     def roles(self) -> Mapping[str, str]:
-        """The key of each role; the roles of a fused array share one."""
+        """The key of each role; the roles of a fused array share one, and so does a sum `a+b`."""
         return {role: self.key(piece) for piece in self.pieces for role in piece.parts}
 
 
