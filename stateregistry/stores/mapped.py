@@ -1,0 +1,135 @@
+"""One open file: its bytes as read-only views into a memory map, or copied by positioned reads.
+
+Touching a page of a map that lies beyond the end of a file kills the process, so the length of the file is looked at
+before every access: a file that has shrunk or grown since it was opened is an error. Copies never go through the
+map, so that they cannot be hit by what happens in between. Imports NumPy, no framework.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import weakref
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from stateregistry import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: A single positioned read moves at most 2 GiB less a page on Linux.
+_STEP = 1 << 30
+
+
+@final
+class MappedFile:
+    """A file that is open for reading.
+
+    Attributes:
+        path: as given.
+        size: the bytes that it had when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            FileMissingError: no such file. FileAccessError: a directory, a device, or not readable.
+        """
+        self.path = path
+        try:
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        except FileNotFoundError as error:
+            message = f"{path}: there is no such file"
+            raise errors.FileMissingError(message, hint="check the path") from error
+        except OSError as error:
+            raise errors.FileAccessError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        self._finalizer = weakref.finalize(self, os.close, handle)
+        self._handle = handle
+        self._map: mmap.mmap | None = None
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise errors.FileAccessError(f"{path}: is {what}", hint="give the path of a checkpoint file")
+        self.size = status.st_size
+
+    def close(self) -> None:
+        """Release the file. Views that were handed out keep the map alive until they are gone."""
+        self._map = None
+        self._finalizer()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._finalizer.alive
+
+    def _check(self, offset: int, nbytes: int) -> None:
+        if self.closed:
+            message = f"{self.path}: the registry over this file is closed"
+            raise errors.UnsupportedError(message, hint="read the values inside the with block")
+        size = os.fstat(self._handle).st_size
+        if size != self.size:
+            message = f"{self.path}: has {size:,} bytes, and had {self.size:,} when it was opened"
+            hint = "another program writes this file: open it again when it is done"
+            raise errors.FileFormatError(message, expected=self.size, found=size, hint=hint)
+        if offset < 0 or nbytes < 0 or offset + nbytes > size:
+            message = f"{self.path}: bytes {offset:,} to {offset + nbytes:,} lie outside of its {size:,}"
+            raise errors.FileFormatError(message, expected=size, found=offset + nbytes)
+
+    def view(self, offset: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Bytes of the file as a read-only `uint8` array over the map.
+
+        Raises:
+            FileFormatError: the file has changed its length, or the bytes lie outside. UnsupportedError: closed.
+        """
+        self._check(offset, nbytes)
+        if nbytes == 0:
+            return np.frombuffer(b"", np.uint8)
+        if self._map is None:
+            try:
+                self._map = mmap.mmap(self._handle, self.size, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise errors.FileAccessError(f"{self.path}: cannot be mapped into memory: {error}") from error
+        return np.frombuffer(self._map, np.uint8, nbytes, offset)
+
+    def copy_into(self, target: np.ndarray, offset: int) -> None:
+        """Fill a C-contiguous array with the bytes from `offset` on.
+
+        Raises:
+            FileFormatError: the file has changed its length, or ends early. FileAccessError: reading failed.
+        """
+        self._check(offset, target.nbytes)
+        if target.nbytes == 0:
+            return
+        buffer = target.reshape(-1).view(np.uint8).data
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(self._handle, [buffer[done : done + _STEP]], offset + done)
+            except OSError as error:
+                raise errors.FileAccessError(f"{self.path}: reading failed: {error.strerror or error}") from error
+            if count == 0:
+                message = f"{self.path}: ended after {offset + done:,} bytes while it was read"
+                raise errors.FileFormatError(message, hint="another program writes this file: open it again")
+            done += count
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Bytes of the file, copied.
+
+        Raises:
+            FileFormatError, FileAccessError, UnsupportedError: as `copy_into`.
+        """
+        self._check(offset, nbytes)
+        try:
+            raw = os.pread(self._handle, nbytes, offset)
+        except OSError as error:
+            raise errors.FileAccessError(f"{self.path}: reading failed: {error.strerror or error}") from error
+        if len(raw) == nbytes:
+            return raw
+        target = np.empty(nbytes, np.uint8)  # a signal or a network share cut the read short: in steps then
+        self.copy_into(target, offset)
+        return target.tobytes()
