@@ -1,0 +1,82 @@
+"""The application: the commands, and the one place where what they raise becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+import click
+
+from stateregistry._version import __version__
+from stateregistry.cli import failures
+from stateregistry.cli.adapters import adapters
+from stateregistry.cli.convert import convert
+from stateregistry.cli.diff import diff
+from stateregistry.cli.inspect import inspect
+from stateregistry.cli.options import settle
+from stateregistry.cli.terminal import Terminal
+
+_EPILOG = """\b
+Exit codes: 0 done or equal, 1 the answer is no, 2 wrong use or unreadable input,
+3 refused for safety (the output exists, a file needs code to be run), 130 interrupted.
+"""
+
+
+@click.group("stateregistry", epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def group() -> None:
+    """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""
+
+
+for _each in (inspect, convert, diff, adapters):
+    group.add_command(_each)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: there is nobody to tell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # for the life of the process
+    terminal = Terminal()
+    try:
+        code = _invoke(terminal, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon(sys.stdout)
+        return failures.CLOSED_PIPE
+    except OSError as error:  # the disk that stdout goes to is full
+        _abandon(sys.stdout)
+        return failures.report(terminal, error)
+    return code
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what Python still flushes when it ends go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _invoke(terminal: Terminal, arguments: list[str]) -> int:
+    try:
+        with group.make_context("stateregistry", list(arguments), obj=terminal) as context:
+            code = group.invoke(context)
+        code = code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        terminal.say(error.format_message())
+        code = failures.TROUBLE
+    except BrokenPipeError:
+        raise
+    except click.ClickException as error:
+        settle(terminal, arguments)
+        terminal.command = terminal.command or _command(arguments)
+        code = failures.report(terminal, error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last door: everything becomes a message
+        code = failures.report(terminal, error)
+    return code
+
+
+def _command(arguments: list[str]) -> str:
+    """The command that was meant, for the schema of a document about wrong use."""
+    return next((argument for argument in arguments if argument in group.commands), "error")

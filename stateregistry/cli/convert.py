@@ -1,0 +1,182 @@
+"""`stateregistry convert`: a checkpoint in the names and layout of another framework, planned first, written whole."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stateregistry import errors
+from stateregistry.cli.failures import NO
+from stateregistry.cli.flags import spelled
+from stateregistry.cli.options import common, examples
+
+if TYPE_CHECKING:
+    from stateregistry.cli.terminal import Terminal
+    from stateregistry.conversion.plan import Plan
+    from stateregistry.conversion.residual import Residual
+    from stateregistry.registry import StateRegistry
+
+_EPILOG = examples(
+    "stateregistry convert tiny.pth tiny.msgpack --like examples.crepe:flax_tiny --allow choice",
+    "stateregistry convert tiny.msgpack back.pt --like examples.crepe:torch_tiny",
+    "stateregistry convert model.safetensors out.msgpack --to flax-linen --dry-run --allow assumption",
+)
+ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
+
+
+@click.command(epilog=_EPILOG, short_help="Convert a checkpoint between frameworks.")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--like", metavar="MODULE:FACTORY", help="Convert to the names and layout of the model this builds.")
+@click.option("--to", metavar="NAME", help="Derive names and layout for an adapter, such as flax-linen.")
+@click.option("--source-like", metavar="MODULE:FACTORY", help="The model that SRC was saved from.")
+@click.option("--rules", metavar="FILE.toml", help="Rules: renames, drops, layouts and what names leave open.")
+@click.option("--allow", multiple=True, type=click.Choice(ALLOW), help="Accept what is not exact; may be repeated.")
+@click.option("--dtype", metavar="NAME", help="Cast floating entries: a dtype, 'target' or 'lossless'.")
+@click.option("--residual", metavar="FILE", help="An earlier output that kept what this conversion needs back.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option(
+    "--plan", "plan_file", metavar="FILE.json", type=click.Path(path_type=Path), help="Save the plan as JSON."
+)
+@click.option("--format", "store", metavar="NAME", help="The store to write with, if the suffix of OUT does not say.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT (and the file of --plan) if it exists.")
+@click.option("--all", "everything", is_flag=True, help="Show every move and every problem.")
+@click.option("--no-progress", is_flag=True, help="Draw no progress bar.")
+@common
+@click.pass_obj
+def convert(
+    terminal: Terminal,
+    *,
+    source: str,
+    out: Path,
+    like: str | None,
+    to: str | None,
+    source_like: str | None,
+    rules: str | None,
+    allow: tuple[str, ...],
+    dtype: str | None,
+    residual: str | None,
+    plan_file: Path | None,
+    store: str | None,
+    dry_run: bool,
+    overwrite: bool,
+    everything: bool,
+    no_progress: bool,
+) -> int:
+    """Convert SRC, a checkpoint or a model, into the file OUT.
+
+    Every entry of both sides is accounted for before anything is written. What is not exact must be allowed by name.
+    """
+    terminal.command = "convert"
+    if (like is None) == (to is None):
+        raise click.UsageError("give either --like MODULE:FACTORY or --to NAME: what to convert to")
+    from stateregistry.cli import factories, sources
+
+    if sources.is_file(source) and out.exists() and Path(source).exists() and out.samefile(source):
+        raise errors.UnsupportedError(f"{out} is SRC and OUT at once", hint="write to another path, then rename it")
+    if not overwrite:
+        _refuse_existing([path for path in (None if dry_run else out, plan_file) if path is not None])
+    from stateregistry.conversion.api import plan as make_plan
+    from stateregistry.report import planning
+
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(sources.opened(source, values=not dry_run, like=source_like))
+        there = factories.template(like) if like is not None else None
+        kept = _residual(residual) if residual is not None else None
+        plan = make_plan(here, there, to=to, rules=rules, allow=allow, dtype=dtype, residual=kept)
+        if plan_file is not None:
+            write_text(plan_file, plan.to_json() + "\n")
+        told: dict[str, Any] = {"source": source, "out": str(out), "dry_run": dry_run, "written": None}
+        if dry_run or not plan.ok:
+            shown = planning.outline(plan, moves=plan.ok or everything, everything=everything, spell=spelled)
+            terminal.answer(shown, told | planning.document(plan))
+            return 0 if plan.ok else NO
+        try:
+            done = _execute(terminal, plan, here, like, out, store, overwrite=overwrite, bar=not no_progress)
+        except errors.PlanError as error:
+            if error.plan is None:
+                raise
+            shown = planning.outline(error.plan, moves=everything, everything=everything, spell=spelled)
+            terminal.answer(shown, told | planning.document(error.plan))
+            return NO
+    nbytes = _size(out)
+    told["written"] = {"path": str(out), "bytes": nbytes, "residual": len(done.residual)}
+    told["receipt"] = done.receipt.to_dict()
+    blocks = [
+        *planning.outline(plan, moves=everything, everything=everything, spell=spelled),
+        *planning.written(plan, str(out), nbytes, len(done.residual)),
+    ]
+    terminal.answer(blocks, told | planning.document(plan))
+    if done.receipt.stale:
+        terminal.say(f"not used, as the values they belong to have changed since: {', '.join(done.receipt.stale)}")
+    return 0
+
+
+def _refuse_existing(paths: list[Path]) -> None:
+    """Refuse before any work is done what `--overwrite` would have to allow."""
+    for path in paths:
+        if path.exists():
+            message = f"{path} exists"
+            raise errors.TargetExistsError(message, hint="choose another name, or give --overwrite")
+        if not path.parent.is_dir():
+            message = f"there is no directory {str(path.parent)!r} to write {path.name!r} in"
+            raise errors.FileMissingError(message, hint="make it first")
+
+
+def _execute(
+    terminal: Terminal,
+    plan: Plan,
+    source: StateRegistry,
+    like: str | None,
+    out: Path,
+    store: str | None,
+    *,
+    overwrite: bool,
+    bar: bool,
+) -> Any:
+    """Run the plan; a target that keeps values of its own is built with them."""
+    from stateregistry.cli import factories
+    from stateregistry.cli.progress import Bar
+
+    keeps = like is not None and any(move.op == "keep" for move in plan.moves)
+    target = factories.live(str(like)) if keeps else None
+    with Bar(terminal, f"writing {out.name}", wanted=bar) as progress:
+        return plan.execute(source, target, out=out, format=store, overwrite=overwrite, progress=progress)
+
+
+def _residual(path: str) -> Residual:
+    """The residual that an earlier output carries."""
+    from stateregistry.conversion.api import carried
+    from stateregistry.stores.api import open as open_file
+
+    with open_file(path) as file:
+        found = carried(file)
+    if found is None:
+        message = f"{path} carries no residual"
+        raise errors.FileFormatError(message, hint="name the file that `stateregistry convert` wrote")
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is there whole or not at all."""
+    import os
+    import tempfile
+
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _size(path: Path) -> int:
+    """Bytes on disk of a file, or of all files of a directory."""
+    if path.is_dir():
+        return sum(other.stat().st_size for other in path.rglob("*") if other.is_file())
+    return path.stat().st_size

@@ -1,0 +1,146 @@
+"""Folding: the tree of a model with what repeats said once: `conv{1..6}_BN x6`.
+
+Siblings fold where their names differ in one number and what is below them has the same names, kinds, dtypes and
+ranks. Sizes may differ: an axis that does is shown as `*`. A fold says exactly which names it stands for. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from stateregistry import keys
+from stateregistry.entry import Entry
+
+#: Below this depth names are joined instead of nested: no model is so deep, but a hostile file may be.
+MAX_DEPTH = 64
+
+#: How many numbers of a name are looked at, and how long one is: a hostile name may be a million digits.
+MAX_NUMBERS = 8
+_NUMBER = re.compile(r"([0-9]{1,15})")
+Sizes = tuple[int | None, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One line of the folded tree: a container, or an array.
+
+    Attributes:
+        name: the name of the line, a pattern such as `conv{1..6}` where it stands for several.
+        times: how many siblings it stands for.
+        tensors, elements, nbytes: totals over all of them.
+        entry: one of the entries, `None` for a container.
+        sizes: the shape of all of them, `None` for an axis where they differ.
+        children: the lines below.
+    """
+
+    name: str
+    times: int
+    tensors: int
+    elements: int
+    nbytes: int
+    entry: Entry | None = None
+    sizes: Sizes = ()
+    children: tuple[Branch, ...] = ()
+    form: object = field(default=None, repr=False)
+
+
+def fold(entries: Mapping[str, Entry], /) -> tuple[Branch, ...]:
+    """The folded tree of some entries, in the natural order of names."""
+    tree: dict[str, object] = {}
+    for key, entry in entries.items():
+        segments = key.split("/")
+        if len(segments) > MAX_DEPTH:
+            segments = [*segments[: MAX_DEPTH - 1], "/".join(segments[MAX_DEPTH - 1 :])]
+        *parents, leaf = segments
+        node = tree
+        for parent in parents:
+            below = node.setdefault(parent, {})
+            assert isinstance(below, dict)  # the keys of a registry are prefix-free
+            node = below
+        node[leaf] = entry
+    return _fold(tree)
+
+
+def _fold(tree: Mapping[str, object]) -> tuple[Branch, ...]:
+    branches = [_branch(name, tree[name]) for name in sorted(tree, key=keys.natural)]
+    return tuple(_merged(branches))
+
+
+def _branch(name: str, below: object) -> Branch:
+    if isinstance(below, Entry):
+        e = below
+        form = (e.kind, e.dtype, len(e.shape), e.trainable, e.persistent, e.concrete, e.rng)
+        return Branch(name, 1, 1, e.size, e.nbytes, e, e.shape, form=form)
+    assert isinstance(below, dict)
+    children = _fold(below)
+    if len(children) == 1 and children[0].times == 1 and children[0].entry is None:
+        only = children[0]  # a chain of containers is one line
+        return Branch(
+            f"{name}/{only.name}", 1, *_totals([only]), children=only.children, form=("in", only.form, only.name)
+        )
+    return Branch(name, 1, *_totals(children), children=children, form=tuple((c.name, c.form) for c in children))
+
+
+def _totals(branches: Sequence[Branch]) -> tuple[int, int, int]:
+    return (sum(b.tensors for b in branches), sum(b.elements for b in branches), sum(b.nbytes for b in branches))
+
+
+def _merged(branches: Sequence[Branch]) -> Iterator[Branch]:
+    """The branches with each family of alike siblings as one, at the place of its first member."""
+    families: dict[tuple[int, object, object], list[tuple[int, Branch]]] = {}
+    for index, branch in enumerate(branches):
+        parts = _NUMBER.split(branch.name, maxsplit=MAX_NUMBERS)
+        for place in range(1, len(parts), 2):
+            family = (place, (*parts[:place], None, *parts[place + 1 :]), branch.form)
+            families.setdefault(family, []).append((index, branch))
+    taken: dict[int, Branch | None] = {}
+    for (place, _, _), members in sorted(families.items(), key=lambda item: -len(item[1])):  # stable: the first first
+        free = [(index, branch) for index, branch in members if index not in taken]
+        pattern = _pattern([branch.name for _, branch in free], place) if len(free) > 1 else None
+        if pattern is not None:
+            taken |= dict.fromkeys((index for index, _ in free), None)
+            taken[free[0][0]] = _join(pattern, [branch for _, branch in free])
+    for index, branch in enumerate(branches):
+        standing = taken.get(index, branch)
+        if standing is not None:
+            yield standing
+
+
+def _pattern(names: Sequence[str], place: int) -> str | None:
+    """The one spelling of names that differ in the number at `place`; `None` where none would say exactly which."""
+    parts = [_NUMBER.split(name, maxsplit=MAX_NUMBERS) for name in names]
+    inner = span([part[place] for part in parts])
+    if inner is None:
+        return None
+    before, after = "".join(parts[0][:place]), "".join(parts[0][place + 1 :])
+    return f"{before}{inner}{after}"
+
+
+def span(digits: Sequence[str], /) -> str | None:
+    """Spell numbers as they are written: `{1..6}`, `{0,2..10}`, `{1,2,10}`; `None` if too many for the last."""
+    first, step = int(digits[0]), int(digits[1]) - int(digits[0])
+    counted = [first + step * n for n in range(len(digits))]
+    if step > 0 and digits == [f"{n:0{len(digits[0])}d}" for n in counted] and (step == 1 or len(digits) > 3):
+        second = "" if step == 1 else f",{digits[1]}"
+        return f"{{{digits[0]}{second}..{digits[-1]}}}"
+    return f"{{{','.join(digits)}}}" if len(digits) <= 8 else None
+
+
+def _join(name: str, branches: Sequence[Branch]) -> Branch:
+    """One branch that stands for several of the same form."""
+    first = branches[0]
+    children = tuple(
+        _join(child.name, [branch.children[index] for branch in branches]) for index, child in enumerate(first.children)
+    )
+    times = len(branches) if name != first.name else first.times
+    return Branch(
+        name, times, *_totals(branches), first.entry, _common([b.sizes for b in branches]), children, first.form
+    )
+
+
+def _common(shapes: Sequence[Sizes]) -> Sizes:
+    return tuple(axis[0] if len(set(axis)) == 1 else None for axis in zip(*shapes, strict=True))

@@ -1,0 +1,185 @@
+"""Planning: a plan, and what executing it wrote, as blocks. Says of every entry where it goes, and counts by kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from stateregistry.report import spelling
+from stateregistry.report.blocks import Block, Column, Notes, Table, Verdict
+from stateregistry.report.folding import span
+from stateregistry.report.summary import Count, amount
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.plan import Move, Plan
+
+#: Rows of a table of moves or problems that are shown unless all are asked for.
+ROWS = 60
+
+_NUMBER = re.compile(r"([0-9]{1,15})")
+
+
+def outline(
+    plan: Plan, /, *, moves: bool = True, everything: bool = False, spell: Callable[[str], str] = str
+) -> tuple[Block, ...]:
+    """The plan: the verdict, both sides by kind, problems, moves, conditions and findings.
+
+    Args:
+        plan: any plan, whether `ok` or not.
+        moves: show every move; else, of a plan that is `ok`, those that are not exact or not certain.
+        everything: fold nothing and leave nothing out.
+        spell: how hints are spelled where they are shown.
+    """
+    limit = None if everything else ROWS
+    blocks: list[Block] = [_verdict(plan), _numbers(plan)]
+    if plan.problems:
+        lines = [spelling.printable(spell(str(problem))) for problem in plan.problems]
+        counts = Counter(problem.problem for problem in plan.problems)
+        title = "problems: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        blocks.append(Notes(title, _cut(lines, limit)))
+    noted = [move for move in plan.moves if move.cls != "exact" or move.grade != "certain"]
+    chosen = plan.moves if moves else noted if plan.ok else ()  # the problems say it already
+    rows = [_row(plan, move) for move in chosen if move.op != "drop"]
+    rows += [_row(plan, move) for move in chosen if move.op == "drop"]
+    if rows:
+        rows = rows if everything else _folded(rows)
+        columns = (
+            Column("target"), Column("from", wraps=True), Column("how", wraps=True), Column("kind"),
+            Column("remarks", wraps=True),
+        )  # fmt: skip
+        shown = tuple(rows[:limit])
+        note = f"{len(rows) - len(shown)} more lines; all of them with --all" if len(shown) < len(rows) else ""
+        blocks.append(Table("moves" if moves else "moves that are not exact or not certain", columns, shown, note))
+    if plan.conditions:
+        lines = [spelling.printable(str(condition)) for condition in plan.conditions]
+        blocks.append(Notes("checked before anything is written", _cut(lines, limit)))
+    if plan.findings:
+        lines = [spelling.printable(str(finding)) for finding in plan.findings]
+        blocks.append(Notes("config that the function depends on and no state carries", _cut(lines, limit)))
+    return tuple(blocks)
+
+
+def _folded(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows that differ in one number, by the same step in every cell that has it, as one: `conv{1..6}/kernel`."""
+    families: dict[tuple[object, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        cells = [_NUMBER.split(cell, maxsplit=1) for cell in row]
+        numbers = [int(cell[1]) if len(cell) > 1 else None for cell in cells]
+        first = next((number for number in numbers if number is not None), None)
+        # Cells that do not have the number, or count from elsewhere, must agree in that.
+        steps = tuple(None if number is None or first is None else number - first for number in numbers)
+        rest = tuple((cell[0], *cell[2:]) for cell in cells)
+        families.setdefault((steps, rest) if first is not None else (index,), []).append(index)
+    folded = {members[0]: _joined([rows[index] for index in members]) for members in families.values()}
+    return [row for index in sorted(folded) for row in folded[index]]
+
+
+def _joined(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    if len(rows) == 1:
+        return rows
+    cells = []
+    for column in zip(*rows, strict=True):
+        parts = [_NUMBER.split(cell, maxsplit=1) for cell in column]
+        inner = span([part[1] for part in parts]) if len(parts[0]) > 1 else ""
+        if inner is None:
+            return rows
+        cells.append(column[0] if not inner else f"{parts[0][0]}{inner}{parts[0][2]}")
+    return [tuple(cells)]
+
+
+def _cut(lines: list[str], limit: int | None) -> tuple[str, ...]:
+    if limit is None or len(lines) <= limit:
+        return tuple(lines)
+    return (*lines[:limit], f"and {len(lines) - limit} more; all of them with --all")
+
+
+def _verdict(plan: Plan) -> Verdict:
+    way = f"{plan.source.dialect or 'unknown'} to {plan.target.dialect or 'unknown'}"
+    counts = Counter(move.cls for move in plan.moves if move.op != "keep")
+    classes = ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "no moves"
+    if plan.ok:
+        return Verdict("plan ok", f"{way}, {classes}", "good")
+    return Verdict("plan not ok", f"{way}, {spelling.plural(len(plan.problems), 'problem')}; nothing is written", "bad")
+
+
+def _numbers(plan: Plan) -> Table:
+    """Both sides by kind."""
+    columns = (
+        Column("kind"), Column("in", right=True), Column("elements", right=True),
+        Column("out", right=True), Column("elements", right=True),
+    )  # fmt: skip
+    rows = []
+    for word in ("trainable", "frozen", "buffer"):
+        here, there = (
+            Count.of(entry for entry in side.entries.values() if spelling.standing(entry) == word)
+            for side in (plan.source, plan.target)
+        )
+        numbers = (here.tensors, here.elements, there.tensors, there.elements)
+        rows.append((word, *map(spelling.number, numbers)))
+    return Table("", columns, tuple(rows))
+
+
+def _row(plan: Plan, move: Move) -> tuple[str, ...]:
+    keys = [feed.key for feed in move.sources]
+    entry = plan.target.entries[move.target] if move.target else plan.source.entries[keys[0]]
+    named = ", ".join(feed.key + (f"[{feed.part}]" if feed.part else "") for feed in move.sources)
+    remarks = [
+        move.cls if move.cls != "exact" else "",
+        move.grade if move.grade != "certain" else "",
+        "kept in the residual" if move.op == "drop" and move.residual else "",
+        spelling.printable(move.reason),
+    ]
+    return (
+        spelling.printable(move.target) or "-",
+        spelling.printable(named) or "-",
+        _how(move),
+        spelling.standing(entry),
+        ", ".join(part for part in remarks if part),
+    )
+
+
+def _how(move: Move) -> str:
+    if move.op == "fill":
+        return "from the residual" if move.residual else f"fill {move.value:g}"
+    parts: list[str] = [move.op]
+    patterns = dict.fromkeys(feed.axes for feed in move.sources if feed.axes != move.axes)
+    if patterns:
+        parts.append(f"{' | '.join(patterns)} -> {move.axes}")
+    if move.cast:
+        parts.append(f"as {move.cast}")
+    return ", ".join(parts)
+
+
+def written(plan: Plan, path: str, nbytes: int, residual: int) -> tuple[Block, ...]:
+    """What was written: parameters and buffers counted apart, and what is kept for the way back."""
+    parameters, buffers = by_kind(plan)
+    text = f"{path}: {amount(parameters, 'parameter')}, {amount(buffers, 'buffer')}; {spelling.size(nbytes)} on disk"
+    blocks: list[Block] = [Verdict("written", text, "good")]
+    if residual:
+        line = f"{spelling.plural(residual, 'entry')} without a place kept in its metadata, for the way back"
+        blocks.append(Notes("", (line,)))
+    return tuple(blocks)
+
+
+def by_kind(plan: Plan, /) -> tuple[Count, Count]:
+    """How many parameters and how many buffers the target has."""
+    parameters, buffers = (
+        Count.of(entry for entry in plan.target.entries.values() if entry.kind.value == kind)
+        for kind in ("parameter", "buffer")
+    )
+    return parameters, buffers
+
+
+def document(plan: Plan, /) -> dict[str, Any]:
+    """What a program asks first of a plan, beside the plan itself."""
+    parameters, buffers = by_kind(plan)
+    return {
+        "ok": plan.ok,
+        "parameters": parameters.to_json(),
+        "buffers": buffers.to_json(),
+        "moves": dict(sorted(Counter(move.op for move in plan.moves).items())),
+        "classes": dict(sorted(Counter(move.cls for move in plan.moves).items())),
+        "plan": plan.to_dict(),
+    }
