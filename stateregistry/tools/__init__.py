@@ -1,0 +1,1 @@
+"""Tools: written once, over any registry."""
