@@ -132,7 +132,7 @@ def gather(
     problems: list[Problem] = []
     try:
         keys = list(values)
-    except Exception as error:  # a caller's mapping may raise anything; what it raised is reported
+    except Exception as error:  # noqa: BLE001  # a caller's mapping may raise anything; what it raised is reported
         found = f"{type(error).__name__}: {error}"
         return {}, [Problem("invalid", "*", "a mapping that can be read", found, cause=error)]
     for key in keys:
@@ -145,7 +145,7 @@ def gather(
             owned = _owned(array)
         except errors.StateError as error:
             problems.append(Problem("invalid", key, "a value that fits", error.message, error.hint or "", error))
-        except Exception as error:  # as above: the value or its mapping raised
+        except Exception as error:  # noqa: BLE001  # as above: the value or its mapping raised
             found = f"{type(error).__name__}: {error}"
             problems.append(Problem("invalid", key, "a value that can be read", found, cause=error))
         else:

@@ -223,9 +223,11 @@ def _unknown(obj: object, known: Mapping[str, Adapter]) -> errors.AdapterError:
         return errors.AdapterError(message, hint="open a file with sr.open(path)")
     hints = [hint for plugin in known.values() if (hint := plugin.explain(obj))]
     lines = [f"no adapter knows {_describe(obj)}", f"  installed: {_installed(ADAPTERS)}"]
-    for found in discover(ADAPTERS):
-        if found.error is not None:
-            lines.append(f"  {found.name} ({found.value}) does not load: {found.error}")
+    lines += [
+        f"  {found.name} ({found.value}) does not load: {found.error}"
+        for found in discover(ADAPTERS)
+        if found.error is not None
+    ]
     installs = sorted({plugin.install for plugin in known.values() if plugin.install})
     lines.append(f"  frameworks come with: {'; '.join(installs)}" if installs else "  no adapter is installed")
     hint = "; ".join(dict.fromkeys(hints)) or _none_installed(ADAPTERS) or "write an adapter: see the documentation"

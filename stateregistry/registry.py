@@ -100,7 +100,7 @@ class StateRegistry(Mapping[str, Entry], ABC):
             self._flags = flags
             return self
         other = copy.copy(self)
-        other._flags, other._listed = flags, None
+        other._flags, other._listed = flags, None  # noqa: SLF001  # the same class
         return other
 
     def _tree(self, flat: Mapping[str, Any], /) -> Any:
@@ -168,12 +168,15 @@ class StateRegistry(Mapping[str, Entry], ABC):
 
     # The views are over the entries as of the call, so that writing while iterating is safe.
     def keys(self) -> KeysView[str]:
+        """The canonical keys, sorted."""
         return self._sorted().keys()
 
     def values(self) -> ValuesView[Entry]:
+        """The entries, in the order of their keys."""
         return self._sorted().values()
 
     def items(self) -> ItemsView[str, Entry]:
+        """Keys and entries, sorted by key."""
         return self._sorted().items()
 
     # ---------------------------------------------------------------- structure
@@ -320,7 +323,7 @@ class StateRegistry(Mapping[str, Entry], ABC):
                 raise
             except Exception as error:
                 raise self._failed(error, ()) from error
-            other._flags = self._flags
+            other._flags = self._flags  # noqa: SLF001  # the same class
             return other
         try:
             undo = {key: self._backup(key) for key in staged}

@@ -70,7 +70,7 @@ def align(source: Side, target: Side, rules: Rules) -> Alignment:
         return found
     done_source, done_target = _pair_layers(_Known(source), _Known(target), rules, found)
     for rule in rules.layouts:
-        _laid_out(source, target, rule.source, names, rule.source_axes, rule.target_axes, found)
+        _laid_out(target, rule.source, names, rule.source_axes, rule.target_axes, found)
     settled = {pair.source for pair in found.entries}
     loose = {name: new for name, new in names.items() if name not in done_source and name not in settled}
     known = done_target | {pair.target for pair in found.entries}
@@ -85,7 +85,7 @@ def _by_key(source: Side, target: Side, names: Mapping[str, str], found: Alignme
 
 
 def _laid_out(
-    source: Side, target: Side, key: str, names: Mapping[str, str], left: str, right: str, found: Alignment
+    target: Side, key: str, names: Mapping[str, str], left: str, right: str, found: Alignment
 ) -> None:
     for name in names:
         if covers(key, name) and name.count("/") == key.replace(".", "/").count("/"):
@@ -206,7 +206,7 @@ def _transposed_linears(side: Side) -> bool:
     inside = {key for layer in side.layers for key in layer.roles.values()}
     for key, entry in side.entries.items():
         parent, _, name = key.rpartition("/")
-        if key not in inside and len(entry.shape) == 2 and name in ("weight", "kernel"):  # noqa: PLR2004
+        if key not in inside and len(entry.shape) == 2 and name in ("weight", "kernel"):
             bias = side.entries.get(f"{parent}/bias")
             if bias is not None and bias.shape in ((entry.shape[0],), (entry.shape[1],)):
                 return True

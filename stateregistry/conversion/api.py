@@ -80,6 +80,7 @@ def planned(
     dtype: str | None,
     residual: Residual | None,
 ) -> Plan:
+    """The plan between registries that are open already; arguments as `plan`."""
     made, dtype = Rules.of(rules), check_dtype(dtype)
     residual = residual if residual is not None else carried(here)
     left = Side.of(here)

@@ -42,7 +42,7 @@ class _Derivation:
         self.entries: dict[str, Entry] = {}
         self.layers: list[Layer] = []
         self.renamed: dict[str, str] = {}  # source name -> target name of every entry inside a layer
-        self.moved: dict[str, tuple[tuple[int, bool], ...]] = {}  # target name -> what is done to its axes
+        self.moved: dict[str, tuple[object, ...]] = {}  # target name -> what is done to its axes
 
     def run(self) -> Side:
         layers = self._first_of_each_key()
@@ -120,17 +120,17 @@ class _Derivation:
         return sizes
 
     def _has(self, layer: Layer, piece: Piece, path: str) -> bool:
-        """A piece of the table stands if the source has its role, a residual kept it, or the framework always has it."""
-        if piece.role in layer.roles:
-            return True
+        """A piece of the table stands if the source gives its roles, a residual kept it, or the framework always has it."""
         key = f"{path}/{piece.name}" if path else piece.name
         if self.residual is not None and key in self.residual.records:
             return True
-        return ROLES[layer.kind][piece.role] == "" and "mean" in layer.roles
+        counter = ROLES[layer.kind].get(piece.role) == "" and "mean" in layer.roles
+        return counter or all(_holder(layer, role) is not None for role in piece.parts)
 
     def _piece(self, layer: Layer, new: Layer, piece: Piece, row: Declaration, sizes: dict[str, int]) -> None:
         key = new.key(piece)
-        old = layer.roles.get(piece.role)
+        held = [held for role in piece.parts if (held := _holder(layer, role)) is not None]
+        old = layer.key(held[0]) if held else None
         entry = self.source.entries[self.source.canonical(old) or old] if old is not None else None
         shape = axes.native_shape(piece.axes, sizes)
         dtype = piece.dtype or (self._cast(entry) if entry is not None else "float32")
@@ -138,11 +138,14 @@ class _Derivation:
         tag = piece.tag or self._tag(piece.kind)
         if old is not None and entry is not None:
             self.renamed[old] = key
-            source_axes = next(each.axes for each in layer.pieces if piece.role in each.parts)
-            self.moved[key] = axes.derive(source_axes, entry.shape, piece.axes, shape).signature
+            if len(piece.parts) == len(held[0].parts) == 1:
+                self.moved[key] = axes.derive(held[0].axes, entry.shape, piece.axes, shape).signature
+            else:
+                self.moved[key] = (piece.axes, *(each.axes for each in held))
         self.entries[key] = Entry(
-            piece.kind, shape, dtype, trainable=trainable and piece.kind is Kind.PARAMETER, tag=tag, inferred=layer.inferred
-        )
+            piece.kind, shape, dtype, trainable=trainable and piece.kind is Kind.PARAMETER, tag=tag,
+            inferred=layer.inferred,
+        )  # fmt: skip
         if entry is not None and entry.kind is not piece.kind and not entry.inferred:
             text = f"a {entry.kind.value} in the source, a {piece.kind.value} in a {self.dialect.name} {row.kind}"
             self.problems.append(PlanProblem("kind", (old or "", key), text))
@@ -167,3 +170,10 @@ class _Derivation:
             self.entries[least] = entry
             aliases |= dict.fromkeys(others, least)
         return aliases
+
+
+def _holder(layer: Layer, role: str) -> Piece | None:
+    """The piece that gives a role: it holds the role, one of its summands, or a sum with it."""
+    wanted = set(role.split("+"))
+    pieces = {held: piece for piece in layer.pieces for held in piece.parts}
+    return pieces.get(role) or next((piece for held, piece in pieces.items() if wanted & set(held.split("+"))), None)

@@ -331,8 +331,8 @@ class Plan:
         verdict = "ok" if self.ok else f"NOT OK, {len(self.problems)} problems"
         lines = [
             f"plan {self.source.dialect or 'unknown'} -> {self.target.dialect or 'unknown'}: {verdict}",
-            f"  {len(self.source.entries)} entries in, {len(self.target.entries)} out: "
-            f"{kinds[Kind.PARAMETER]} parameters and {kinds[Kind.BUFFER]} buffers are written",
+            f"  {len(self.source.entries)} entries in, {len(self.target.entries)} out",
+            f"  written: {kinds[Kind.PARAMETER]} parameters and {kinds[Kind.BUFFER]} buffers",
             "  moves: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items())),
             "  classes: " + ", ".join(f"{number} {name}" for name, number in sorted(classes.items())),
         ]
