@@ -64,12 +64,12 @@ def load(target: Any, source: Any = _NOTHING, allow: Collection[str] = ()) -> St
     if not report.ok:
         raise _refused(report)
     entries, aliases = registry._listing(), registry.aliases  # noqa: SLF001  # the base class of the same package
-    known: dict[str, np.ndarray] = {}
+    known: dict[str, tuple[str, np.ndarray]] = {}
     for key, array in arrays.items():
         canonical = aliases.get(key, key)
         entry = entries.get(canonical)
         if entry is not None and entry.persistent:
-            known[canonical] = array
+            known[canonical] = (key, array)
     try:
         return registry._write(known, entries)  # noqa: SLF001  # as replace, which would copy everything once more
     except errors.LoadError:
