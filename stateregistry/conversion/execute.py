@@ -260,10 +260,13 @@ def _fill(result: Converted, target: StateRegistry, meter: _Meter) -> Any:
 
 
 def _assemble(plan: Plan, result: Converted) -> Any:
-    adapter = plugins.adapter(plan.target.dialect)
-    if not plan.target.derived or not isinstance(adapter, plugins.SupportsDerivation):
+    if not plan.target.derived:
         message = "the plan was made for a target: pass it to execute, or out= to write a file"
         raise PlanError(message, plan=plan)
+    adapter = plugins.adapter(plan.target.dialect)
+    if not isinstance(adapter, plugins.SupportsDerivation):
+        message = f"the adapter {adapter.name!r} cannot build an object from a derived state: it has no `assemble`"
+        raise UnsupportedError(message, hint="pass a target to convert into, or out= to write a file")
     return adapter.assemble(result)
 
 

@@ -1,13 +1,15 @@
 """Builds the distributions, installs the wheel into an empty environment, and runs it from another directory.
 
 What only an installed copy can show: the wheel holds exactly our five packages, all first-party plugins are found by
-entry point with no framework installed, importing imports none, the command line says which extra it needs, and the
-NumPy adapters pass the suite. Run by `make wheel-check`; prints one line per check, and stops at the first that fails.
+entry point with no framework installed, importing imports none, the command line says which extra it needs, the NumPy
+adapters pass the suite, and so does a stranger's distribution that is installed beside it. Run by `make wheel-check`;
+prints one line per check, and stops at the first that fails.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,8 @@ PACKAGES = {
     "stateregistry_numpy",
     "stateregistry_torch",
 }
+#: A distribution of somebody else's: a framework, its adapter and its harness.
+STRANGER = ROOT / "tests" / "outside" / "toybox"
 ADAPTERS = ["flax-linen", "flax-nnx", "numpy", "numpy-frozen", "torch"]
 STORES = ["flax-msgpack", "safetensors", "torch"]
 FRAMEWORKS = ("torch", "jax", "flax", "safetensors", "click", "rich", "pytest")
@@ -81,6 +85,7 @@ def main() -> None:
         elsewhere.mkdir()
         check_bare(python, elsewhere)
         check_with_extras(python, elsewhere, wheel)
+        check_the_outside_door(python, room)
     print("wheel-check: all passed")
 
 
@@ -147,8 +152,35 @@ def check_with_extras(python: Path, elsewhere: Path, wheel: Path) -> None:
     listed = run([script, "adapters"], elsewhere).stdout
     expect(all(name in listed for name in ADAPTERS), True, "`stateregistry adapters` lists all five")
     for adapter in ("numpy", "numpy-frozen"):
-        done = run([str(python), "-m", "stateregistry_conformance", adapter], elsewhere)
-        passed(f"the suite: {done.stdout.splitlines()[0]}")
+        conform(python, elsewhere, adapter)
+
+
+def check_the_outside_door(python: Path, room: Path) -> None:
+    """A stranger's wheel: built from a copy outside of the checkout, installed, and run where no pytest could run."""
+    source, theirs = room / "stranger", room / "theirs"
+    shutil.copytree(STRANGER, source, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--wheel-dir", str(room / "stranger-dist"), str(source)], room)
+    (wheel,) = (room / "stranger-dist").glob("*.whl")
+    run([str(python), "-m", "pip", "install", "--quiet", "--no-index", str(wheel)], room)
+    passed(f"built and installed {wheel.name} beside it; it wants nothing more")
+    theirs.mkdir()
+    hostile = '[tool.pytest.ini_options]\naddopts = ["--no-such-option"]\n'
+    (theirs / "pyproject.toml").write_text(hostile, encoding="utf-8")
+    expect(
+        run([str(python), "-m", "pytest"], theirs, status=4).returncode, 4, "pytest refuses to run in that directory"
+    )
+    conform(python, theirs, "toybox")
+    listed = run([str(python.with_name("stateregistry")), "adapters"], theirs).stdout
+    expect("toybox" in listed, True, "`stateregistry adapters` lists it")
+    run([str(python), str(STRANGER.with_name("round_trip.py"))], theirs)
+    passed("its models convert to the NumPy reference and back, bit for bit")
+
+
+def conform(python: Path, where: Path, name: str) -> None:
+    """Run the suite on an installed harness."""
+    done = run([str(python), "-m", "stateregistry_conformance", name], where)
+    passed(f"the suite: {done.stdout.splitlines()[0]}")
 
 
 def install(python: Path, what: str) -> None:
