@@ -164,6 +164,8 @@ class _Planner:
 
     def _merge(self, first: Move, move: Move) -> None:
         """Two source places for one target place: possible where both hold the same bits and move alike."""
+        if not move.axes and [feed.key for feed in first.sources] == [feed.key for feed in move.sources]:
+            return  # an alias of what is moved already; the layer says how
         one, two = _signature(first, self.source, self.target), _signature(move, self.source, self.target)
         if len(first.sources) != 1 or len(move.sources) != 1 or one != two:
             text = "both go to one place, in different ways"

@@ -60,16 +60,23 @@ def _read(entries: Mapping[str, Entry], dialect: Dialect | None) -> tuple[Layer,
     groups = _groups(entries, {piece.name for row in dialect.declarations for piece in row.pieces})
     layers = []
     for path, names in groups.items():
-        fits = [
-            (row, pieces)
-            for row in dialect.declarations
-            if (pieces := _match(row, names, entries, path)) is not None
-        ]
+        # A name further down may be that of another layer: what lies right here is a layer of its own then.
+        fits = _fits(dialect, names, entries, path) or _fits(dialect, {n for n in names if "/" not in n}, entries, path)
         if fits:
             row, pieces = fits[0]
             kinds = tuple(dict.fromkeys(row.kind for row, _ in fits))
             layers.append(Layer(row.kind, path, pieces, inferred=True, candidates=kinds))
     return tuple(layers)
+
+
+def _fits(
+    dialect: Dialect, names: set[str], entries: Mapping[str, Entry], path: str
+) -> list[tuple[Declaration, tuple[Piece, ...]]]:
+    """Every declaration that accounts for the names of a group, with its pieces."""
+    if not names:
+        return []
+    matches = ((row, _match(row, names, entries, path)) for row in dialect.declarations)
+    return [(row, pieces) for row, pieces in matches if pieces is not None]
 
 
 def candidates(layer: Layer, dialect: Dialect, entries: Mapping[str, Entry]) -> dict[str, Layer]:
@@ -104,7 +111,8 @@ def _match(
     pieces = tuple(piece for piece in row.pieces if piece.name in names)
     if {piece.name for piece in pieces} != names:
         return None
-    if not set(ESSENTIAL[row.kind]) <= {piece.role for piece in pieces}:
+    roles = {role for piece in pieces for role in piece.parts}
+    if not roles.issuperset(ESSENTIAL[row.kind]):
         return None
     sizes: dict[str, int] = {}
     for piece in pieces:
@@ -119,4 +127,6 @@ def _match(
             sizes |= axes.bind(piece.axes, entry.shape, sizes).sizes
         except AxesError:
             return None  # the shapes of the group contradict one another: not a layer of this kind
+    if "projection_kernel" not in roles and sizes.get("state") != sizes.get("hidden"):
+        return None  # a recurrent layer without a projection has its hidden units for a state
     return pieces

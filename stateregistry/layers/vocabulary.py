@@ -56,7 +56,8 @@ ROLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "input_kernel": "hidden in", "recurrent_kernel": "hidden state", "input_bias": "hidden",
             "recurrent_bias": "hidden",
         },
-        "prelu": {"slope": "features"},
+        # One slope for all features, or one for each: a layer has either. `1`, because no axes at all mark a counter.
+        "prelu": {"slope": "1", "slopes": "features"},
         "bilinear": {"kernel": "out in1 in2", "bias": "out"},
     }
 )  # fmt: skip
@@ -66,9 +67,27 @@ ESSENTIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "linear": ("kernel",),
         "conv": ("kernel",),
+        "conv_transpose": ("kernel",),
         "embedding": ("embedding",),
         "batch_norm": ("mean", "var"),
         "layer_norm": ("scale",),
+        "rms_norm": ("scale",),
+        "group_norm": ("scale",),
+        "instance_norm": ("scale",),
+        "attention": (*_HEADS, "out_kernel"),
+        "lstm": tuple(f"{gate}_{kernel}" for gate in "ifgo" for kernel in ("input_kernel", "recurrent_kernel")),
+        "gru": tuple(f"{gate}_{kernel}" for gate in "rzn" for kernel in ("input_kernel", "recurrent_kernel")),
+        "rnn": ("input_kernel", "recurrent_kernel"),
+        "prelu": (),  # one of two
+        "bilinear": ("kernel",),
+    }
+)
+
+#: What a wrapper puts in the place of a role: the endings of the roles that it is computed from.
+WRAPPERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "weight_norm": ("_direction", "_magnitude"),
+        "spectral_norm": ("", "_u", "_v", "_sigma"),
     }
 )
 
