@@ -79,7 +79,8 @@ def run(size: str, folder: Path) -> None:
     wrong = [name for name in before if name not in after or _bits(before[name]) != _bits(after[name])]
     wrong += [name for name in after if name not in before]
     counters = sum(name.endswith("num_batches_tracked") for name in before)
-    print(f"  there and back    {len(before) - len(wrong)} of {len(before)} entries have the same bytes, {counters} counters among them")
+    same = len(before) - len(wrong)
+    print(f"  there and back    {same} of {len(before)} entries have the same bytes, {counters} counters among them")
     print(f"  two conversions   {seconds:.1f} s, imports of both frameworks included")
     if difference > TOLERANCE * scale:
         raise SystemExit(f"outputs differ by {difference / scale:.1e} of their scale, more than {TOLERANCE}")

@@ -128,7 +128,7 @@ def flatten(tree: Mapping[str, Any], /) -> dict[str, Any]:
         path, node = stack.pop()
         if isinstance(node, Mapping):
             prefix = f"{path}/" if path else ""
-            stack.extend((prefix + escape(name), child) for name, child in reversed(node.items()))
+            stack.extend((prefix + escape(name), child) for name, child in reversed(list(node.items())))
         else:
             flat[path] = node
     return flat

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stateregistry.conversion.align import readings
+from stateregistry.conversion.joint import axis_config
 from stateregistry.conversion.plan import PlanProblem
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
@@ -112,7 +113,7 @@ class _Derivation:
             self.problems.append(PlanProblem("impossible", (layer.path,), text))
 
     def _sizes(self, layer: Layer) -> dict[str, int]:
-        sizes: dict[str, int] = {}
+        sizes = axis_config(layer)
         for piece in layer.pieces:
             key = self.source.canonical(layer.key(piece))
             if key is not None:

@@ -96,7 +96,10 @@ class Converted(ReadOnlyRegistry):
         return {key: replace(entry, concrete=self._has(key)) for key, entry in self._plan.target.entries.items()}
 
     def _has(self, key: str) -> bool:
-        return self._moves[key].op != "keep" or (self._target is not None and self._target[key].concrete)
+        move = self._moves[key]
+        if move.op != "keep" or (move.residual and move.residual not in self.stale):
+            return True
+        return self._target is not None and self._target[key].concrete
 
     def _aliases(self) -> Mapping[str, str]:
         return self._plan.target.aliases
@@ -253,7 +256,7 @@ def _residual(plan: Plan, source: StateRegistry, result: Converted) -> Residual:
 def _fill(result: Converted, target: StateRegistry, meter: _Meter) -> Any:
     values = {}
     for move in result.unwrap().moves:
-        if move.op in ("copy", "sum", "fill"):
+        if move.target and (move.op != "keep" or (move.residual and move.residual not in result.stale)):
             values[move.target] = result.read(move.target)
             meter.wrote(move.target, values[move.target].nbytes)
     return target.replace(values).unwrap()

@@ -109,11 +109,16 @@ class Joint:
             else:
                 want.zeros.append(into)
                 self._used.add(whole)
-        elif (lack := self._lack(self._source_dialect, self.pair.source, role)) is not None and (lack.zero or lack.kept):
+        elif self._is_zero(role):
             want.zeros.append(into)
-            want.chosen = want.chosen or (_COUNTER if lack.kept else "")
+            want.chosen = want.chosen or (_COUNTER if is_counter(self.pair.target.kind, role) else "")
         else:
             want.absent.append(into)
+
+    def _is_zero(self, role: str) -> bool:
+        """Whether a role that the source has no place for is zero: a counter, or what its framework leaves out."""
+        lack = self._lack(self._source_dialect, self.pair.source, role)
+        return lack is not None and (lack.zero or is_counter(self.pair.target.kind, role))
 
     def _sum_with(self, role: str) -> str | None:
         return next((held for held in self._holders if "+" in held and role in held.split("+")), None)
@@ -146,10 +151,15 @@ class Joint:
         row = adapter.dialect.declaration(layer.kind) if adapter is not None and adapter.dialect is not None else None
         if row is not None and (stated := row.lack(role)) is not None:
             return stated
-        if ROLES[layer.kind].get(role) == "":  # a counter: no function depends on it
+        if is_counter(layer.kind, role):
             reason = f"a {dialect or 'target'} {layer.kind} has no place for it: the residual keeps it"
             return Lack((role,), reason, kept=True)
         return None
+
+
+def is_counter(kind: str, role: str) -> bool:
+    """Whether a role counts something that no function depends on."""
+    return ROLES[kind].get(role) == ""
 
 
 def lack_of(layer: Layer, role: str) -> Lack | None:
@@ -160,3 +170,11 @@ def lack_of(layer: Layer, role: str) -> Lack | None:
 def _all_parts(piece: Piece) -> tuple[str, ...]:
     """Every part of the native array: more than the layer's own where layers are stacked in it."""
     return tuple(".".join(names) for names in itertools.product(*parts_of(piece.axes)))
+
+
+def axis_config(layer: Layer) -> dict[str, int]:
+    """Config that names an axis: the sizes that shapes alone may not give."""
+    return {name: value for name, value in layer.config.items() if isinstance(value, int) and name in _AXES}
+
+
+_AXES = frozenset({"heads", "head_dim"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stateregistry.conversion import casts
 from stateregistry.conversion.align import EntryPair, LayerPair, align
-from stateregistry.conversion.joint import Joint, Want
+from stateregistry.conversion.joint import Joint, Want, axis_config
 from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.rules import Rules, covers
 from stateregistry.entry import Entry
@@ -98,7 +98,7 @@ class _Planner:
     # ---------------------------------------------------------------- pairs
 
     def _layer(self, pair: LayerPair) -> None:
-        sizes = {name: value for layer in (pair.source, pair.target) for name, value in _sizes(layer).items()}
+        sizes = {name: value for layer in (pair.source, pair.target) for name, value in axis_config(layer).items()}
         joint = Joint(pair, self.source, self.target)
         for want in joint.wants():
             want.add_to(self.wanted.setdefault(want.key, want))
@@ -231,13 +231,15 @@ class _Planner:
 
     def _kept(self, move: Move, want: Entry) -> Move:
         """The move, exact where a residual kept what it would have to choose."""
-        record = self.residual.records.get(move.target) if self.residual is not None else None
-        if move.cls != "choice" or record is None:
-            return move
-        if (record.value.shape, record.value.dtype.name) != (want.shape, want.dtype):
+        if move.cls != "choice" or not self._recorded(move.target, want):
             return move
         reason = f"kept by the residual; once that is stale: {move.reason}"
         return replace(move, cls="exact", residual=move.target, reason=reason)
+
+    def _recorded(self, key: str, want: Entry) -> bool:
+        """Whether the residual has a value for a target entry that fits it."""
+        record = self.residual.records.get(key) if self.residual is not None else None
+        return record is not None and (record.value.shape, record.value.dtype.name) == (want.shape, want.dtype)
 
     def _rest_of_target(self) -> None:
         for key, entry in self.target.entries.items():
@@ -252,6 +254,9 @@ class _Planner:
                 self.moves.append(Move("keep", key, reason="not persistent"))
             elif entry.rng:
                 self.moves.append(Move("keep", key, reason="random number state is not converted"))
+            elif self._recorded(key, entry):
+                reason = "kept by the residual; the target's own value once that is stale"
+                self.moves.append(Move("keep", key, residual=key, reason=reason))
             else:
                 self._left(Move("keep", key, cls="lossy", reason="nothing in the source is its value"))
                 hint = "name its source with a rule, or allow 'missing' to keep what it holds"
@@ -325,11 +330,3 @@ def _signature(move: Move, source: Side, target: Side) -> object:
 def _converts(entry: Entry) -> bool:
     """Random number state and what is not saved mean nothing on the other side (SR-CONV-008)."""
     return entry.persistent and not entry.rng
-
-
-def _sizes(layer: Layer) -> dict[str, int]:
-    """Config that names an axis (heads, head_dim): the sizes that shapes alone may not give."""
-    return {name: value for name, value in layer.config.items() if isinstance(value, int) and name in _AXES}
-
-
-_AXES = frozenset({"heads", "head_dim"})

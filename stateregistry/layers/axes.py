@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, final
@@ -232,9 +232,12 @@ def _unfold(pattern: str, shape: Sequence[int], refine: Mapping[str, int]) -> tu
         for atom in group.atoms:
             members = refine.get(atom.name)
             if members is None and atom.many:
-                message = f"axis pattern {pattern!r}: nothing says how many axes *{atom.name} is inside parentheses"
-                raise AxesError(message, expected=pattern, found=tuple(shape))
-            atoms += [atom] if members is None else [Atom(f"{atom.name}.{n}") for n in range(members)]
+                if len(group.atoms) > 1:
+                    message = f"axis pattern {pattern!r}: nothing says how many axes *{atom.name} is inside parentheses"
+                    raise AxesError(message, expected=pattern, found=tuple(shape))
+                members = 1  # a family that is one native axis is one axis, unless another array says that it is more
+            names = [atom.name] if members is None else [f"{atom.name}.{n}" for n in range(members)]
+            atoms += [Atom(name, reverse=atom.reverse) for name in names]
         out.append(Group(tuple(atoms), group.parts, group.merged))
     return tuple(out)
 
@@ -273,10 +276,10 @@ def bind(pattern: str, shape: Sequence[int], sizes: Mapping[str, int] | None = N
     return _bound(pattern, shape, groups, known)
 
 
-def _counts(sizes: Mapping[str, int]) -> dict[str, int]:
-    """How many members each family has, from sizes such as `spatial.0`."""
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    """How many members each family has, from names such as `spatial.0`."""
     counts: dict[str, int] = {}
-    for name in sizes:
+    for name in names:
         base, dot, number = name.rpartition(".")
         if dot and number.isdigit():
             counts[base] = max(counts.get(base, 0), int(number) + 1)
@@ -439,7 +442,8 @@ def _bind_all(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[str, in
 
 def _shared_counts(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[str, int]) -> dict[str, int]:
     """The number of members of every family that any side names; a plain axis of the same name is refined to it."""
-    counts = _counts(sizes)
+    written = [atom.name for pattern, _ in sides for group in parse(pattern) for atom in group.atoms]
+    counts = _counts([*sizes, *written])
     for _ in range(2):  # the second round lets the first side learn from the others
         for pattern, shape in sides:
             groups = parse(pattern)

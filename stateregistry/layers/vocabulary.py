@@ -106,7 +106,8 @@ class Piece:
         kind: how the framework declares it.
         tag: the native label it gets where a model is derived (`"batch_stats"`).
         dtype: the dtype that the framework fixes, `None` where the piece carries its own.
-        part: which part of the first divided axis is this layer's; empty unless layers are stacked in one array.
+        part: which part of the first divided axis is this layer's, of the first two `0.1`; empty unless layers are stacked
+            in one array.
     """
 
     role: str
@@ -121,7 +122,7 @@ class Piece:
     def parts(self) -> Mapping[str, str]:
         """Every role that it holds, with the part of the native array that it is; `""` for the whole."""
         divided = parts_of(self.axes)
-        stack = (self.part,) if self.part else ()
+        stack = tuple(self.part.split(".")) if self.part else ()
         inner = divided[len(stack) :]
         if not inner:
             return {self.role: ".".join(stack)}

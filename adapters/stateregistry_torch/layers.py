@@ -1,0 +1,245 @@
+"""The layers of a torch module: every module whose type is declared, with the pieces that it has.
+
+A type is declared in `standard` or by `register_layer`. A subclass counts as its base as long as it leaves the methods alone
+that compute. A tensor that weight_norm or spectral_norm computes is replaced by what it is computed from; one that is
+computed in any other way makes its module no layer, so that its entries stand alone. Imports torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final, final
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from stateregistry.entry import Kind
+from stateregistry.errors import AdapterError, AxesError
+from stateregistry.keys import split
+from stateregistry.layers import axes
+from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Lack, Layer, Piece
+from stateregistry_torch.declared import Row, registered
+from stateregistry_torch.standard import TYPES
+from stateregistry_torch.walk import Walk
+from stateregistry_torch.wrappers import wrapped
+
+#: What a name does not say and a type does: scale and bias, or the statistics, may be all that there is.
+_BY_PARTS: Final = frozenset({"batch_norm", "instance_norm"})
+_ENDINGS: Final = tuple(ending for endings in WRAPPERS.values() for ending in endings if ending)
+
+
+def layers_of(found: Walk, opaque: Container[str] = ()) -> tuple[Layer, ...]:
+    """Every layer of a walk, in native order. What is a piece of an outer module is no layer of its own.
+
+    Args:
+        found: the walk.
+        opaque: keys that are no entries; a layer with such a piece is none.
+
+    Raises:
+        AdapterError: a declaration fails, or returns what is no layer. AxesError: its axes are not those of the roles, or
+            not as many as its tensors have.
+    """
+    layers: list[Layer] = []
+    taken: set[str] = set()  # keys below a module that is a layer with them
+    for prefix, module in zip(found.prefixes, found.modules, strict=True):
+        for layer in layers_at(module, prefix, opaque):
+            if taken and not taken.isdisjoint(layer.key(piece) for piece in layer.pieces):
+                continue
+            layers.append(layer)
+            taken.update(layer.key(piece) for piece in layer.pieces if "/" in piece.name)
+    return tuple(layers)
+
+
+def row_of(cls: type, /) -> Row | None:
+    """The row that a type counts as: its own, or that of a base whose methods it leaves alone; `None` for none."""
+    for base in cls.__mro__:
+        row = registered(base) or TYPES.get(base)
+        if row is not None:
+            return row if all(getattr(cls, name) is getattr(base, name) for name in row.methods) else None
+    return None
+
+
+def layers_at(module: nn.Module, prefix: str, opaque: Container[str] = ()) -> Iterator[Layer]:
+    """The layers that a module is by itself: one, none, or several that hang under it.
+
+    Args:
+        module: the module.
+        prefix: what its keys begin with: `""` or ending in `/`.
+        opaque: as `layers_of`.
+
+    Raises:
+        AdapterError, AxesError: as `layers_of`.
+    """
+    cls = type_of(module)
+    row = row_of(cls)
+    if row is None:
+        return
+    home = prefix[:-1]
+    for made in _built(module, home, cls, row):
+        _check(made, home, cls)
+        found = _Pieces(module, prefix, opaque)
+        if not all(found.take(piece) for piece in made.pieces) or not _complete(made.kind, found.pieces):
+            continue
+        misfit = found.misfit()
+        if misfit is not None and row.strict:
+            raise _wrong_rank(home, cls, *misfit)
+        if misfit is None:
+            path, base = (prefix + made.path, home) if made.path else (home, None)
+            yield replace(
+                made, path=path, base=base, pieces=tuple(found.pieces), type=made.type or cls.__name__,
+                config={**made.config, **found.config}, lacks=(*made.lacks, *found.lacks),
+            )  # fmt: skip
+
+
+def _complete(kind: str, pieces: list[Piece]) -> bool:
+    """Whether a layer has what it cannot do without."""
+    if kind in _BY_PARTS:
+        return bool(pieces)
+    roles = {role for piece in pieces for role in piece.parts}
+    return bool(pieces) and all(any(role + end in roles for end in ("", *_ENDINGS)) for role in ESSENTIAL[kind])
+
+
+def type_of(module: nn.Module) -> type[nn.Module]:
+    """The type of a module; for a parametrized one, the type that it was given."""
+    if "parametrizations" in module._modules:  # noqa: SLF001  # the registry of torch itself
+        return parametrize.type_before_parametrizations(module)
+    return type(module)
+
+
+def _wrong_rank(path: str, cls: type, piece: Piece, rank: int) -> AxesError:
+    message = f"{path or '(the model)'} ({_name(cls)}): {piece.name} has {rank} axes, and {piece.axes!r} was declared"
+    hint = "mend the declaration that register_layer was given for the type"
+    return AxesError(message, keys=(path,), expected=piece.axes, found=rank, hint=hint)
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _built(module: nn.Module, path: str, cls: type, row: Row) -> tuple[Layer, ...]:
+    """What the builder of a row makes of a module."""
+    try:
+        made = row.build(module)
+        several = () if made is None else (made,) if isinstance(made, Layer) else tuple(made)
+    except Exception as error:
+        message = f"the declaration of {_name(cls)} fails on {path or 'the model'!r}: {type(error).__name__}: {error}"
+        raise AdapterError(message, keys=(path,), hint="see register_layer") from error
+    names = [one.path if isinstance(one, Layer) else None for one in several]
+    if None in names or len(set(names)) != len(names):
+        message = f"the declaration of {_name(cls)} gives {several!r}, expected Layers with different paths"
+        raise AdapterError(message, keys=(path,), hint="see register_layer")
+    return several
+
+
+def _check(made: Layer, path: str, cls: type) -> None:
+    """Refuse a layer whose pieces are not what the vocabulary has for its kind."""
+    wrong = _wrong(made.kind, made.pieces)
+    if wrong:
+        message = f"{path or '(the model)'} ({_name(cls)}): the declaration of the type is wrong: {wrong}"
+        raise AxesError(message, keys=(path,), hint="see register_layer, and the spec, chapter Layers")
+
+
+@lru_cache(maxsize=1024)
+def _wrong(kind: str, pieces: tuple[Piece, ...]) -> str:
+    """What is wrong with the pieces of a layer of a kind; empty for nothing."""
+    roles = ROLES.get(kind)
+    if roles is None:
+        return f"no layer kind {kind!r}; there are {', '.join(ROLES)}"
+    for piece in pieces:
+        try:
+            split(piece.name)
+            held, mine = tuple(piece.parts), _axes(piece.axes)
+        except ValueError as error:  # a name that is no key, axes that do not parse, parts without a role
+            return f"{piece.name}: {error}"
+        for role in (one for name in held for one in name.split("+")):
+            wrapped_role = next((role.removesuffix(end) for end in _ENDINGS if role.endswith(end)), role)
+            if role not in roles and wrapped_role not in roles:
+                return f"{piece.name}: a {kind} has no role {role!r}; it has {', '.join(roles)}"
+            if role in roles and mine != _axes(roles[role]):  # which axes a wrapper keeps is its own business
+                return (
+                    f"{piece.name}: the role {role!r} of a {kind} has the axes {roles[role]!r}, declared {piece.axes!r}"
+                )
+    return ""
+
+
+def _axes(pattern: str) -> set[str]:
+    """The names of axes, those of one family once."""
+    return {atom.name.partition(".")[0] for group in axes.parse(pattern) for atom in group.atoms}
+
+
+@final
+class _Pieces:
+    """The pieces of one layer that a module has, as they are found.
+
+    Attributes:
+        pieces, lacks: what was found, and the roles that a wrapped layer has no place for.
+    """
+
+    def __init__(self, module: nn.Module, prefix: str, opaque: Container[str]) -> None:
+        self.pieces: list[Piece] = []
+        self.lacks: list[Lack] = []
+        self._module, self._prefix, self._opaque = module, prefix, opaque
+        self._ranks: list[int] = []
+        self._config: dict[str, list[str | bool]] = {}
+
+    @property
+    def config(self) -> dict[str, str | bool]:
+        """What wrappers add to the config, as far as all of them say the same."""
+        return {name: values[0] for name, values in self._config.items() if len(set(values)) == 1}
+
+    def take(self, piece: Piece) -> bool:
+        """Take a piece, or what it is computed from, if the module has it. Returns whether the module can be the layer."""
+        owner, name = self._find(piece.name)
+        if owner is None:
+            return True
+        table = _table(owner, piece)
+        if name in table:
+            return table[name] is None or self._add(piece, table[name])
+        found = wrapped(owner, name, piece)
+        if found is None:
+            return not _has(owner, name)  # one type of a kind may lack what others have
+        for config, value in found.config.items():
+            self._config.setdefault(config, []).append(value)
+        self.lacks += found.lacks
+        head = piece.name[: piece.name.rfind("/") + 1]
+        return all(self._take_part(replace(each, name=head + each.name)) for each in found.pieces)
+
+    def _take_part(self, piece: Piece) -> bool:
+        owner, name = self._find(piece.name)
+        tensor = None if owner is None else _table(owner, piece).get(name)
+        return tensor is not None and self._add(piece, tensor)
+
+    def _find(self, key: str) -> tuple[nn.Module | None, str]:
+        """The module that a piece is a tensor of, `None` for none, and what it is called there."""
+        *parents, name = split(key)
+        owner: nn.Module | None = self._module
+        for parent in parents:
+            owner = None if owner is None else owner._modules.get(parent)  # noqa: SLF001  # the registry of torch itself
+        return owner, name
+
+    def _add(self, piece: Piece, tensor: torch.Tensor) -> bool:
+        if self._prefix + piece.name in self._opaque:
+            return False
+        self.pieces.append(piece)
+        self._ranks.append(tensor.ndim)
+        return True
+
+    def misfit(self) -> tuple[Piece, int] | None:
+        """The first piece whose tensor has another number of axes, with that number."""
+        ranks = zip(self.pieces, self._ranks, strict=True)
+        return next(((piece, rank) for piece, rank in ranks if not axes.rank_fits(piece.axes, rank)), None)
+
+
+def _table(owner: nn.Module, piece: Piece) -> Any:
+    return owner._parameters if piece.kind is Kind.PARAMETER else owner._buffers  # noqa: SLF001
+
+
+def _has(owner: nn.Module, name: str) -> bool:
+    """Whether a module has anything of a name, other than `None`. Nothing is computed: that could change its state."""
+    tables = (owner._parameters, owner._buffers, owner._modules)  # noqa: SLF001
+    found = [table[name] for table in tables if name in table] or [inspect.getattr_static(owner, name, None)]
+    return any(each is not None for each in found)

@@ -1,0 +1,42 @@
+"""Recurrent layers: `nn.LSTM`, `nn.GRU`, `nn.RNN` as one layer for each layer and direction, and their cells.
+
+A stack is several layers whose entries all hang under the module: `encoder/l0`, `encoder/l0_reverse`, `encoder/l1`, ...;
+with one layer in one direction it is `encoder` itself. Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from torch import nn
+
+from stateregistry.layers.vocabulary import Config, Layer
+from stateregistry_torch.dialect import recurrent_pieces
+
+_MODES: Final = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}
+
+
+def stack(module: Any) -> Iterator[Layer]:
+    """The layers of an `nn.LSTM`, `nn.GRU` or `nn.RNN`, in the order in which they are declared.
+
+    `dropout` is that of a layer's output: the last layer has none, whatever the module says.
+    """
+    kind, count = _MODES[module.mode], int(module.num_layers)
+    directions = ("", "_reverse") if module.bidirectional else ("",)
+    for number in range(count):
+        for direction in directions:
+            place = f"l{number}{direction}"
+            config: dict[str, Any] = {"reverse": bool(direction)}
+            config["dropout"] = float(module.dropout) if number < count - 1 else 0.0
+            if kind == "rnn":
+                config["activation"] = module.mode.removeprefix("RNN_").lower()
+            alone = count * len(directions) == 1
+            yield Layer(kind, "" if alone else place, recurrent_pieces(kind, f"_{place}"), config=config)
+
+
+def cell(module: Any) -> Layer:
+    """The layer that a cell is: one step of a recurrent layer, with the names of no layer and no direction."""
+    kind = "lstm" if isinstance(module, nn.LSTMCell) else "gru" if isinstance(module, nn.GRUCell) else "rnn"
+    config: Config = {"activation": str(module.nonlinearity)} if kind == "rnn" else {}
+    return Layer(kind, "", recurrent_pieces(kind), config=config)
