@@ -54,19 +54,25 @@ class Alignment:
     layers: list[LayerPair] = field(default_factory=list)
     entries: list[EntryPair] = field(default_factory=list)
     problems: list[PlanProblem] = field(default_factory=list)
+    #: Names of the source and of the target that a problem speaks of already.
+    explained: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
 
 
 def align(source: Side, target: Side, rules: Rules) -> Alignment:
     """Pair the layers and lone entries of two sides."""
     found = Alignment()
-    names = {name: rules.rename(name) or name for name in source.names}
+    names = {name: name if (new := rules.rename(name)) is None else new for name in source.names}
     taken: dict[str, str] = {}
     for name, new in names.items():
         if taken.setdefault(new, name) != name:
             text = f"the rules give both the name {new!r}"
             found.problems.append(PlanProblem("rule", (taken[new], name), text, "make one of them narrower"))
-    if source.dialect and source.dialect == target.dialect and not target.derived:
-        _by_key(source, target, names, found, evidence="same key, same framework")
+    if source.dialect and source.dialect == target.dialect:
+        for rule in rules.layouts:
+            _laid_out(target, rule.source, names, rule.source_axes, rule.target_axes, found)
+        settled = {pair.source for pair in found.entries}
+        loose = {name: new for name, new in names.items() if name not in settled}
+        _by_key(source, target, loose, found, evidence="same key, same framework")
         return found
     done_source, done_target = _pair_layers(_Known(source), _Known(target), rules, found)
     for rule in rules.layouts:
@@ -119,17 +125,34 @@ def _pair_layers(source: _Known, target: _Known, rules: Rules, found: Alignment)
     there = {layer.path: layer for layer in target.side.layers}
     done: tuple[set[str], set[str]] = (set(), set())
     for layer in source.side.layers:
-        renamed = rules.rename(layer.path) if layer.path else None
+        renamed = rules.rename(layer.path)
         other = there.get(layer.path if renamed is None else renamed)
         if other is None:
             continue
         pair = _settle(layer, other, source, target, rules, found)
+        left, right = (layer, other) if pair is None else (pair.source, pair.target)
         if pair is None:
-            continue
-        found.layers.append(pair)
-        done[0].update(pair.source.roles.values())
-        done[1].update(pair.target.roles.values())
+            found.explained[0].update(left.roles.values())
+            found.explained[1].update(right.roles.values())
+        else:
+            found.layers.append(pair)
+            _check_leaf_renames(left, right, rules, found)
+        done[0].update(left.roles.values())
+        done[1].update(right.roles.values())
     return done
+
+
+def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignment) -> None:
+    """A layer goes as a whole: a rename of one of its arrays that says something else would be ignored."""
+    for piece in left.pieces:
+        key = left.key(piece)
+        new = rules.rename(key)
+        whole = f"{right.path}/{piece.name}" if right.path else piece.name
+        if new is None or new in (*right.roles.values(), whole):
+            continue
+        text = f"the rule calls it {new!r}, but it is part of a {left.kind}, which goes as a whole to {right.path!r}"
+        hint = f"rename the layer {left.path!r} instead"
+        found.problems.append(PlanProblem("rule", (key,), text, hint))
 
 
 def _settle(
@@ -224,8 +247,8 @@ def _alone(source: Side, target: Side, names: Mapping[str, str], taken: set[str]
             continue
         pair = EntryPair(name, new, "same key" if name == new else "a rename rule")
         shape = [size for size in source.entries[key].shape if size != 1]
-        if target.derived or len(set(shape)) == len(shape):
-            found.entries.append(pair)  # no two axes have one size: any other order would show in the shape
+        if len(shape) <= 1 or (len(set(shape)) == len(shape) and not target.derived):
+            found.entries.append(pair)  # any other order of the axes would show in the shape that the target has
         else:
             text = f"an array of shape {source.entries[key].shape} outside any known layer: its axes may be in another order"
             found.entries.append(replace(pair, grade="assumption", reason=text))

@@ -66,7 +66,8 @@ def plan(
 
 def _one_target(target: Any, to: str | None) -> None:
     if (target is None) == (to is None):
-        message = "sr.plan needs what to convert to: either a target or to="
+        given = "neither" if to is None else "both"
+        message = f"what to convert to: either a target or to=, and {given} was given"
         names = ", ".join(repr(name) for name, one in plugins.adapters().items() if one.dialect is not None)
         raise PlanError(message, plan=None, hint=f"pass a model, variables or a template, or to= one of {names}")
 

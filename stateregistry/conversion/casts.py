@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import final
 
 from stateregistry.conversion.plan import Condition, Move, PlanProblem
-from stateregistry.entry import DTYPES
+from stateregistry.entry import DTYPES, numpy_dtype
 from stateregistry.errors import PlanError
 
 _FLOATS = tuple(name for name in DTYPES if "float" in name)
@@ -46,9 +47,12 @@ def family(dtype: str) -> int:
 
 def plan_cast(source: str, target: str, have: str, want: str, asked: str | None) -> Cast:
     """The cast between two entries, or the problem that there is none."""
+    keys = (source, target)
+    if asked in _FLOATS and family(want) == family("float32") and want != asked:
+        text = f"dtype={asked!r} was asked for, and the target holds {want}"
+        return Cast(problem=PlanProblem("dtype", keys, text, "cast the target model first, or ask for dtype='target'"))
     if have == want:
         return Cast()
-    keys = (source, target)
     text = f"dtype {have} in the source, {want} in the target"
     if family(have) != family(want):
         return Cast(problem=PlanProblem("dtype", keys, f"{text}: such a cast never keeps the meaning"))
@@ -66,4 +70,24 @@ def applied(move: Move, cast: Cast) -> Move:
     if cast.lossless:
         return replace(move, cast=cast.dtype)
     reason = "; ".join(part for part in (move.reason, f"rounded to {cast.dtype}, as dtype= asks") if part)
-    return replace(move, cast=cast.dtype, reason=reason)
+    cls = "lossy" if move.cls == "exact" else move.cls
+    return replace(move, cast=cast.dtype, cls=cls, reason=reason)
+
+
+def cannot_hold(value: float, dtype: str) -> str:
+    """Why a dtype cannot hold a number, empty if it can: a float may round, a finite one must stay finite."""
+    bits = DTYPES[dtype] * 8
+    if dtype == "bool":
+        return "" if value in (0, 1) else "is neither true nor false"
+    if "int" in dtype:
+        low, high = (0, 2**bits) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+        return "" if value == value // 1 and low <= value < high else f"is no {dtype}"
+    made = _rounded(value, dtype)
+    return f"is too large for {dtype}" if math.isfinite(value) and not math.isfinite(made) else ""
+
+
+def _rounded(value: float, dtype: str) -> float:
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return float(np.asarray(value, np.float64).astype(numpy_dtype(dtype)).real)

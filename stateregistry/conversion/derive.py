@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stateregistry.conversion.align import readings
-from stateregistry.conversion.joint import axis_config
+from stateregistry.conversion.joint import axis_config, lack_of
 from stateregistry.conversion.plan import PlanProblem
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AxesError
 from stateregistry.layers import axes
-from stateregistry.layers.vocabulary import ROLES, Declaration, Dialect, Layer, Piece
+from stateregistry.layers.vocabulary import OWN_AXES, ROLES, Declaration, Dialect, Layer, Piece
 
 if TYPE_CHECKING:
     from stateregistry.conversion.residual import Residual
@@ -27,8 +27,8 @@ def derive(
     source: Side, dialect: Dialect, rules: Rules, *, dtype: str | None, residual: Residual | None
 ) -> tuple[Side, list[PlanProblem]]:
     """The side that `dialect` would have for the state of `source`, and what it has no place for."""
-    if source.dialect == dialect.name and not rules.renames:
-        return replace(source, entries=dict(source.entries)), []
+    if source.dialect == dialect.name:
+        return _renamed(source, rules, dtype), []
     made = _Derivation(source, dialect, rules, dtype, residual)
     return made.run(), made.problems
 
@@ -52,7 +52,7 @@ class _Derivation:
         for key, entry in self.source.entries.items():
             layer = layers.get(key)
             if layer is None:
-                if key not in inside and entry.persistent and not entry.rng:
+                if key not in inside and entry.persistent and not entry.rng and not self.rules.drops_source(key):
                     self._alone(key, entry)
             elif layer.path not in done:
                 done.add(layer.path)
@@ -71,7 +71,8 @@ class _Derivation:
         return owners
 
     def _path(self, path: str) -> str:
-        return (self.rules.rename(path) or path) if path else path
+        renamed = self.rules.rename(path)
+        return path if renamed is None else renamed
 
     def _tag(self, kind: Kind) -> str:
         return self.dialect.parameter_tag if kind is Kind.PARAMETER else self.dialect.buffer_tag
@@ -91,7 +92,7 @@ class _Derivation:
             self._no_row(layer, tuple(ways), tuple(rows))
             return
         kind, row = next(iter(rows.items()))
-        layer, path = ways[kind], self._path(layer.path)
+        layer, path = self._without_dropped(ways[kind]), self._path(layer.path)
         try:
             sizes = self._sizes(layer)
         except AxesError as error:
@@ -103,6 +104,10 @@ class _Derivation:
         for piece in pieces:
             self._piece(layer, new, piece, row, sizes)
 
+    def _without_dropped(self, layer: Layer) -> Layer:
+        kept = tuple(piece for piece in layer.pieces if not self.rules.drops_source(layer.key(piece)))
+        return layer if len(kept) == len(layer.pieces) else replace(layer, pieces=kept)
+
     def _no_row(self, layer: Layer, ways: tuple[str, ...], rows: tuple[str, ...]) -> None:
         if rows:
             text = f"by its names it could be {' or '.join(rows)}, and no model says which"
@@ -112,13 +117,17 @@ class _Derivation:
             text = f"{self.dialect.name} has no layer {' or '.join(ways)}"
             self.problems.append(PlanProblem("impossible", (layer.path,), text))
 
-    def _sizes(self, layer: Layer) -> dict[str, int]:
-        sizes = axis_config(layer)
+    def _sizes(self, layer: Layer) -> dict[str, dict[str, int]]:
+        """The sizes of axes, by the name of each piece that says them, and under "" what all have in common."""
+        common = axis_config(layer)
+        found = {"": common}
         for piece in layer.pieces:
             key = self.source.canonical(layer.key(piece))
             if key is not None:
-                sizes |= axes.bind(piece.axes, self.source.entries[key].shape, sizes).sizes
-        return sizes
+                found[piece.name] = dict(axes.bind(piece.axes, self.source.entries[key].shape, common).sizes)
+                own = OWN_AXES.get(layer.kind, frozenset())
+                common |= {name: size for name, size in found[piece.name].items() if name not in own}
+        return found
 
     def _has(self, layer: Layer, piece: Piece, path: str) -> bool:
         """A piece of the table stands if the source gives its roles, a residual kept it, or the framework always has it."""
@@ -126,20 +135,25 @@ class _Derivation:
         if self.residual is not None and key in self.residual.records:
             return True
         counter = ROLES[layer.kind].get(piece.role) == "" and "mean" in layer.roles
-        return counter or all(_holder(layer, role) is not None for role in piece.parts)
+        return counter or all(_holder(layer, role) is not None or _is_zero(layer, role) for role in piece.parts)
 
-    def _piece(self, layer: Layer, new: Layer, piece: Piece, row: Declaration, sizes: dict[str, int]) -> None:
+    def _piece(
+        self, layer: Layer, new: Layer, piece: Piece, row: Declaration, sizes: dict[str, dict[str, int]]
+    ) -> None:
         key = new.key(piece)
         held = [held for role in piece.parts if (held := _holder(layer, role)) is not None]
         old = layer.key(held[0]) if held else None
         entry = self.source.entries[self.source.canonical(old) or old] if old is not None else None
-        shape = axes.native_shape(piece.axes, sizes)
-        dtype = piece.dtype or (self._cast(entry) if entry is not None else "float32")
-        trainable = entry.trainable if entry is not None else False
+        own = {name: size for each in held for name, size in sizes.get(each.name, {}).items()}
+        shape = axes.native_shape(piece.axes, {**sizes[""], **own})
+        beside = layer.key(layer.pieces[0])  # what is filled is like what it is filled beside
+        like = entry if entry is not None else self.source.entries.get(self.source.canonical(beside) or beside)
+        dtype = piece.dtype or (self._cast(like) if like is not None else "float32")
+        trainable = like.trainable if like is not None else False
         tag = piece.tag or self._tag(piece.kind)
         if old is not None and entry is not None:
             self.renamed[old] = key
-            if len(piece.parts) == len(held[0].parts) == 1:
+            if len(piece.parts) == len(held[0].parts) == 1 and not held[0].part:
                 self.moved[key] = axes.derive(held[0].axes, entry.shape, piece.axes, shape).signature
             else:
                 self.moved[key] = (piece.axes, *(each.axes for each in held))
@@ -154,6 +168,8 @@ class _Derivation:
     def _aliases(self) -> dict[str, str]:
         """Ties of the source, under the new names; an alias is an entry of its own in `entries` until here."""
         aliases: dict[str, str] = {}
+        if not self.dialect.ties:
+            return aliases  # every name is a place of its own, and the plan says that the tie is lost
         groups: dict[str, list[str]] = {}
         for alias, canonical in self.source.aliases.items():
             groups.setdefault(canonical, []).append(alias)
@@ -173,8 +189,27 @@ class _Derivation:
         return aliases
 
 
+def _is_zero(layer: Layer, role: str) -> bool:
+    """Whether a layer says that a role that it has no place for is zero."""
+    lack = lack_of(layer, role)
+    return lack is not None and lack.zero
+
+
 def _holder(layer: Layer, role: str) -> Piece | None:
     """The piece that gives a role: it holds the role, one of its summands, or a sum with it."""
     wanted = set(role.split("+"))
     pieces = {held: piece for piece in layer.pieces for held in piece.parts}
     return pieces.get(role) or next((piece for held, piece in pieces.items() if wanted & set(held.split("+"))), None)
+
+
+def _renamed(source: Side, rules: Rules, dtype: str | None) -> Side:
+    """The side of a source that is in the wanted dialect already: its own entries, renamed and cast."""
+    names = {name: name if (new := rules.rename(name)) is None else new for name in source.names}
+    entries = {
+        names[key]: replace(entry, dtype=dtype, concrete=True) if dtype and "float" in entry.dtype else entry
+        for key, entry in source.entries.items()
+        if entry.persistent and not entry.rng and not rules.drops_source(key)
+    }
+    aliases = {names[alias]: names[key] for alias, key in source.aliases.items() if names[key] in entries}
+    layers = source.layers if not rules.renames else ()
+    return Side(source.dialect, entries, aliases, layers, derived=True)

@@ -112,10 +112,11 @@ class Converted(ReadOnlyRegistry):
         used = [move.residual for move in self._plan.moves if move.target and move.residual]
         if residual is None:
             return tuple(used)
-        return tuple(key for key in used if not residual.records[key].fresh(self._source_value))
+        return tuple(key for key in used if not residual.records[key].fresh(self.source_value))
 
-    def _source_value(self, key: str) -> np.ndarray | None:
-        return self._source.view(key) if key in self._source else None
+    def source_value(self, key: str) -> np.ndarray | None:
+        """The source's value of a key or alias, `None` where there is none."""
+        return self._source.view(key) if key in self._source or key in self._source.aliases else None
 
     def _read(self, key: str, /) -> np.ndarray:
         move = self._moves[key]
@@ -178,6 +179,9 @@ def run(
     plan.require()
     with sources.resolved(source) as here:
         _same(plan.source, here, "source")
+        if sources.is_path(target):
+            message = f"the target of execute is a live model, not the path {str(target)!r}"
+            raise UnsupportedError(message, hint="write a file with out=")
         there = None if target is None else plugins.of(target)
         if there is not None:
             _same(plan.target, there, "target")
@@ -208,7 +212,7 @@ def _same(side: Side, reg: StateRegistry, what: str) -> None:
 
 def _conditions(plan: Plan, source: StateRegistry) -> None:
     """Evaluate every condition; report all that do not hold."""
-    failed = [text for condition in plan.conditions if (text := _broken(condition, source))]
+    failed = [text for condition in plan.conditions if (text := _broken(condition, source, plan.target))]
     if failed:
         problems = tuple(PlanProblem("condition", keys, text) for keys, text in failed)
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -217,9 +221,21 @@ def _conditions(plan: Plan, source: StateRegistry) -> None:
         raise PlanError(message, plan=replace(plan, problems=problems), keys=keys)
 
 
-def _broken(condition: Condition, source: StateRegistry) -> tuple[tuple[str, ...], str] | None:
+def _compared(condition: Condition, source: StateRegistry, target: Side) -> list[np.ndarray]:
+    """The values that have to be equal, as they reach their place."""
+    arrays = [source.view(key) for key in condition.keys]
+    if not condition.patterns:
+        return arrays
+    shape = target.entries[condition.target].shape
+    return [
+        axes.derive(left, array.shape, right, shape).apply(array) if left else array
+        for array, (left, right) in zip(arrays, condition.patterns, strict=True)
+    ]
+
+
+def _broken(condition: Condition, source: StateRegistry, target: Side) -> tuple[tuple[str, ...], str] | None:
     if condition.test == "equal":
-        first, *others = (source.view(key) for key in condition.keys)
+        first, *others = _compared(condition, source, target)
         same = all((o.dtype, o.shape, o.tobytes()) == (first.dtype, first.shape, first.tobytes()) for o in others)
         return None if same else (condition.keys, "they hold different bits and become one place")
     key = condition.keys[0]
@@ -245,12 +261,32 @@ def _residual(plan: Plan, source: StateRegistry, result: Converted) -> Residual:
         elif move.op == "sum":
             for feed in move.sources:
                 anchors.setdefault(feed.key, []).append(move.target)
-    return Residual(
-        {
-            key: Record(key, source.read(key), {name: digest(result.view(name)) for name in dict.fromkeys(names)})
-            for key, names in anchors.items()
-        }
-    )
+    made = {
+        key: Record(key, source.read(key), {name: digest(result.view(name)) for name in dict.fromkeys(names)})
+        for key, names in anchors.items()
+    }
+    return Residual({**_carried_over(plan, result), **made})
+
+
+def _carried_over(plan: Plan, result: Converted) -> dict[str, Record]:
+    """Records of an earlier conversion that this one has no use for: kept, anchored to where their values go now.
+
+    A record one of whose values has changed, or does not arrive whole, belongs to nothing any more.
+    """
+    if plan.residual is None:
+        return {}
+    used = {move.residual for move in plan.moves if move.target}
+    goes = {
+        move.sources[0].key: move.target
+        for move in plan.moves
+        if move.op == "copy" and len(move.sources) == 1 and not move.sources[0].part and not move.cast
+    }
+    kept = {}
+    for key, record in plan.residual.records.items():
+        names = [plan.source.canonical(name) or name for name in record.anchors]
+        if key not in used and all(name in goes for name in names) and record.fresh(result.source_value):
+            kept[key] = Record(key, record.value, {goes[n]: digest(result.view(goes[n])) for n in names})
+    return kept
 
 
 def _fill(result: Converted, target: StateRegistry, meter: _Meter) -> Any:

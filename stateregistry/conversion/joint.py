@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, final
 from stateregistry import plugins
 from stateregistry.conversion.plan import Feed, Grade, Move
 from stateregistry.layers.axes import parts_of
-from stateregistry.layers.vocabulary import ROLES, Lack, Layer, Piece
+from stateregistry.layers.vocabulary import ROLES, Declaration, Lack, Layer, Limit, Piece
 
 if TYPE_CHECKING:
     from stateregistry.conversion.align import LayerPair
+    from stateregistry.conversion.rules import Rules
     from stateregistry.conversion.side import Side
 
 _COUNTER = "starts at 0: the source has no such counter"
@@ -77,15 +78,26 @@ class Want:
 class Joint:
     """Two paired layers."""
 
-    def __init__(self, pair: LayerPair, source: Side, target: Side) -> None:
+    def __init__(self, pair: LayerPair, source: Side, target: Side, rules: Rules) -> None:
         self.pair = pair
+        #: Source keys whose place a rule keeps or fills.
+        self.displaced: set[str] = set()
+        self._rules = rules
         self._source_dialect, self._target_dialect = source.dialect, target.dialect
-        self._holders = {role: piece for piece in pair.source.pieces for role in piece.parts}
+        self._holders = {
+            role: piece
+            for piece in pair.source.pieces
+            if not rules.drops_source(pair.source.key(piece))
+            for role in piece.parts
+        }
         self._used: set[str] = set()
 
     def wants(self) -> Iterator[Want]:
         """Every array of the target's layer, with what gives its parts."""
         for piece in self.pair.target.pieces:
+            if self._rules.holds_target(self.pair.target.key(piece)):
+                self._displace(piece)
+                continue
             want = Want(
                 self.pair.target.key(piece), piece.axes, evidence=f"{self.pair.evidence}, role {piece.role}",
                 grade=self.pair.grade, doubt=self.pair.reason,
@@ -95,6 +107,14 @@ class Joint:
             for role, into in piece.parts.items():
                 self._give(want, role, into)
             yield want
+
+    def _displace(self, piece: Piece) -> None:
+        """A rule keeps or fills the target's array: what the source has for it goes nowhere."""
+        for role in piece.parts:
+            for held in (role, *role.split("+")):
+                if held in self._holders:
+                    self._used.add(held)
+                    self.displaced.add(self.pair.source.key(self._holders[held]))
 
     def _give(self, want: Want, role: str, into: str) -> None:
         if role in self._holders:
@@ -139,6 +159,13 @@ class Joint:
         roles = self.pair.target.roles
         return [roles[role] for role in ("mean", "var") if role in roles] or list(dict.fromkeys(roles.values()))
 
+    def limit(self) -> Limit | None:
+        """The first value of the source's config that no layer of the target's framework can have; `None` for none."""
+        row = _row(self._target_dialect, self.pair.target.kind)
+        config = self.pair.source.config
+        limits = () if row is None else row.limits
+        return next((limit for limit in limits if config.get(limit.name, limit.value) != limit.value), None)
+
     def target_lack(self, role: str) -> Lack | None:
         """What the target's framework says of a role that it has no place for."""
         return self._lack(self._target_dialect, self.pair.target, role)
@@ -147,14 +174,19 @@ class Joint:
         stated = lack_of(layer, role)
         if stated is not None:
             return stated
-        adapter = plugins.adapters().get(dialect) if dialect else None
-        row = adapter.dialect.declaration(layer.kind) if adapter is not None and adapter.dialect is not None else None
+        row = _row(dialect, layer.kind)
         if row is not None and (stated := row.lack(role)) is not None:
             return stated
         if is_counter(layer.kind, role):
             reason = f"a {dialect or 'target'} {layer.kind} has no place for it: the residual keeps it"
             return Lack((role,), reason, kept=True)
         return None
+
+
+def _row(dialect: str, kind: str) -> Declaration | None:
+    """What a framework declares of a kind."""
+    adapter = plugins.adapters().get(dialect) if dialect else None
+    return adapter.dialect.declaration(kind) if adapter is not None and adapter.dialect is not None else None
 
 
 def is_counter(kind: str, role: str) -> bool:

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final, get_args
 
 from stateregistry._version import __version__
 from stateregistry.conversion.rules import Rules
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "stateregistry.plan/1"
 
+Op = Literal["copy", "sum", "fill", "keep", "drop"]
 Class = Literal["exact", "choice", "lossy", "impossible"]
 Grade = Literal["certain", "numbers", "assumption", "question"]
 
@@ -83,7 +84,7 @@ class Move:
         anchors: keys of the side that lacks the value, which it belongs to.
     """
 
-    op: Literal["copy", "sum", "fill", "keep", "drop"]
+    op: Op
     target: str = ""
     sources: tuple[Feed, ...] = ()
     cls: Class = "exact"
@@ -102,9 +103,14 @@ class Move:
         """The keys it is about: the sources', then the target's."""
         return (*(feed.key for feed in self.sources), *((self.target,) if self.target else ()))
 
+    @property
+    def laid_out(self) -> bool:
+        """Whether axes are named on either side; a single number has none, also where the other side has one of size 1."""
+        return bool(self.axes) or any(feed.axes for feed in self.sources)
+
     def assembly(self, source: Side, target: Side) -> algebra.Assembly | None:
         """The derived move of axes, `None` where one array is copied as it is."""
-        if self.op not in ("copy", "sum") or not self.axes:
+        if self.op not in ("copy", "sum") or not self.laid_out:
             return None
         feeds = [algebra.Feed(feed.axes, source.entries[feed.key].shape, feed.part, feed.into) for feed in self.sources]
         return algebra.assemble(feeds, self.axes, target.entries[self.target].shape, zeros=self.zeros)
@@ -159,6 +165,7 @@ class Condition:
             `fits` (no value of `keys[0]` is lost or overflows as `dtype`).
         keys: source keys. dtype: of the cast. lossless: every value must come back; else only finite must stay finite.
         axes, part: the pattern of `keys[0]`, and its part. reason: what is impossible where it does not hold.
+        patterns, target: for keys that reach one target through different axes, the patterns of each on both sides.
     """
 
     test: Literal["equal", "zero", "fits"]
@@ -168,6 +175,8 @@ class Condition:
     axes: str = ""
     part: str = ""
     reason: str = ""
+    patterns: tuple[tuple[str, str], ...] = ()
+    target: str = ""
 
     def __str__(self) -> str:
         if self.test == "equal":
@@ -296,7 +305,7 @@ class Plan:
                 message = f"a plan of schema {data['schema']!r}, expected {SCHEMA!r}"
                 raise PlanError(message, plan=None, hint="make it again with this version")
             return cls._from_dict(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"not a plan: {type(error).__name__}: {error}", plan=None) from error
@@ -305,18 +314,36 @@ class Plan:
     def _from_dict(cls, data: Mapping[str, Any]) -> Self:
         from stateregistry.conversion.residual import Residual  # lazy: only a plan with values in it needs NumPy
 
-        return cls(
+        made = cls(
             source=Side.from_dict(data["source"]),
             target=Side.from_dict(data["target"]),
             moves=tuple(_move(row) for row in data["moves"]),
             problems=tuple(PlanProblem(**{**row, "keys": tuple(row["keys"])}) for row in data["problems"]),
-            conditions=tuple(Condition(**{**row, "keys": tuple(row["keys"])}) for row in data["conditions"]),
+            conditions=tuple(_condition(row) for row in data["conditions"]),
             findings=tuple(_finding(row) for row in data["findings"]),
             rules=Rules.of({name: rows for name, rows in data["rules"].items() if rows}),
             allow=tuple(data["allow"]),
             dtype=data["dtype"],
             residual=Residual.from_dict(data["residual"]) if data["residual"] is not None else None,
         )
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """Refuse a plan that names what its sides do not have: it may come from a file that was edited."""
+        targets = Counter(move.target for move in self.moves if move.target)
+        wrong = [f"{key!r} has {targets[key]} moves" for key in self.target.entries if targets[key] > 1]
+        if self.ok:
+            wrong += [f"{key!r} has no move" for key in self.target.entries if not targets[key]]
+        wrong += [f"no target {key!r}" for key in targets if key not in self.target.entries]
+        for move in self.moves:
+            wrong += [f"no source {feed.key!r}" for feed in move.sources if feed.key not in self.source.entries]
+            wrong += [f"an op {move.op!r}"] if move.op not in get_args(Op) else []
+            wrong += [f"a class {move.cls!r}"] if move.cls not in get_args(Class) else []
+            wrong += [f"a cast to {move.cast!r}"] if move.cast and move.cast != self.target.entries[move.target].dtype else []
+        wrong += [f"a condition {one.test!r}" for one in self.conditions if one.test not in ("equal", "zero", "fits")]
+        if wrong:
+            raise PlanError(f"not a plan: {'; '.join(wrong[:5])}", plan=None, hint="make it again")
 
     def digest(self) -> str:
         """sha256 of the plan's JSON: what a receipt names it by."""
@@ -353,6 +380,11 @@ class Plan:
 def _move(row: Mapping[str, Any]) -> Move:
     sources = tuple(Feed(**feed) for feed in row["sources"])
     return Move(**{**row, "sources": sources, "anchors": tuple(row["anchors"]), "zeros": tuple(row["zeros"])})
+
+
+def _condition(row: Mapping[str, Any]) -> Condition:
+    patterns = tuple((left, right) for left, right in row["patterns"])
+    return Condition(**{**row, "keys": tuple(row["keys"]), "patterns": patterns})
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:

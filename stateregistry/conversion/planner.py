@@ -41,14 +41,21 @@ def make(
     """The plan from one side to another.
 
     Raises:
-        PlanError: a name in `allow` is not one of `ALLOW`.
+        PlanError: a name in `allow` is not one of `ALLOW`, or it is no collection of names.
     """
+    if isinstance(allow, str) or not isinstance(allow, Collection):
+        hint = f"write allow=({allow!r},)" if isinstance(allow, str) else "write allow=() for none"
+        raise PlanError(f"allow= takes a collection of names, not {allow!r}", plan=None, hint=hint)
     unknown = sorted(set(allow) - set(ALLOW))
     if unknown:
         names = ", ".join(f"{name!r} ({what})" for name, what in ALLOW.items())
         raise PlanError(f"allow= has no name {unknown[0]!r}", plan=None, hint=f"it takes {names}")
     planner = _Planner(source, target, rules or Rules(), dtype, residual)
     planner.problems += problems
+    refused = {key for problem in problems for key in problem.keys}
+    for layer in source.layers:
+        if layer.path in refused:  # a derived side has no such layer, and its problem says why
+            planner.explained.update(source.canonical(key) or key for key in layer.roles.values())
     planner.run()
     return Plan(
         source=source,
@@ -78,19 +85,29 @@ class _Planner:
         self.given: dict[str, Move] = {}  # canonical target key -> the copy that gives it
         self.wanted: dict[str, Want] = {}  # what paired layers want, by target key
         self.sizes: dict[str, dict[str, int]] = {}
+        self.displaced: set[str] = set()  # canonical source keys whose place a rule keeps or fills
+        self.explained: set[str] = set()  # canonical source keys, and
+        self.accounted: set[str] = set()  # canonical target keys that a problem speaks of already
+        self.gone: set[str] = set()  # canonical source keys that have a drop
         self.left_over: set[Move] = set()  # moves that stand for a missing or unexpected problem
 
     def run(self) -> None:
         alignment = align(self.source, self.target, self.rules)
         self.problems += alignment.problems
+        self.explained |= {self.source.canonical(name) or name for name in alignment.explained[0]}
+        self.accounted |= {self.target.canonical(name) or name for name in alignment.explained[1]}
         for pair in alignment.layers:
             self._layer(pair)
         self._feed_wanted()
+        if self.source.dialect and self.source.dialect == self.target.dialect:
+            self._compare_layers_by_path()
         for entry_pair in alignment.entries:
             self._entry(entry_pair)
+        self._mark_splits()
         self._rest_of_target()
         self._rest_of_source()
-        for text in self.rules.unused(self.source.names, self.target.names):
+        paths = tuple(layer.path for layer in self.source.layers)
+        for text in self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names):
             self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
         order = {key: number for number, key in enumerate(self.target.entries)}
         self.moves.sort(key=lambda move: order.get(move.target, len(order)))
@@ -99,13 +116,30 @@ class _Planner:
 
     def _layer(self, pair: LayerPair) -> None:
         sizes = {name: value for layer in (pair.source, pair.target) for name, value in axis_config(layer).items()}
-        joint = Joint(pair, self.source, self.target)
+        joint = Joint(pair, self.source, self.target, self.rules)
+        limit = joint.limit()
+        if limit is not None:
+            self._impossible(pair, limit.reason)
+            return
         for want in joint.wants():
             want.add_to(self.wanted.setdefault(want.key, want))
             self.sizes.setdefault(want.key, {}).update(sizes)
+        self.displaced.update(key for name in joint.displaced if (key := self.source.canonical(name)) is not None)
         for role, piece in joint.left_over():
             self._no_place(role, piece, joint)
-        self._compare_config(pair)
+        self._compare_config(pair.source, pair.target)
+
+    def _impossible(self, pair: LayerPair, reason: str) -> None:
+        """A layer that the target's framework cannot have: nothing of it is carried, and the problem says why."""
+        for key in dict.fromkeys(pair.target.roles.values()):
+            other = self.target.canonical(key)
+            if other is not None:
+                self.given.setdefault(other, Move("keep", target=other))
+        for key in dict.fromkeys(pair.source.roles.values()):
+            mine = self.source.canonical(key)
+            if mine is not None and mine not in self.used:
+                self.used.add(mine)
+                self.moves.append(Move("drop", "", (Feed(mine),), "impossible", reason))
 
     def _feed_wanted(self) -> None:
         """Turn what the layers want, array by array, into moves: stacked layers share one array."""
@@ -118,6 +152,12 @@ class _Planner:
             self._copy(move, self.sizes[key])
 
     def _entry(self, pair: EntryPair) -> None:
+        key = self.source.canonical(pair.source)
+        if self.rules.drops_source(pair.source):
+            return
+        if self.rules.holds_target(pair.target):
+            self.displaced.update((key,) if key is not None else ())
+            return
         feeds = (Feed(pair.source, pair.source_axes),)
         move = Move(
             "copy", pair.target, feeds, evidence=pair.evidence, grade=pair.grade, reason=pair.reason, axes=pair.target_axes
@@ -166,16 +206,21 @@ class _Planner:
         """Two source places for one target place: possible where both hold the same bits and move alike."""
         if not move.axes and [feed.key for feed in first.sources] == [feed.key for feed in move.sources]:
             return  # an alias of what is moved already; the layer says how
-        one, two = _signature(first, self.source, self.target), _signature(move, self.source, self.target)
-        if len(first.sources) != 1 or len(move.sources) != 1 or one != two:
+        if not (_is_plain(first) and _is_plain(move)):
             text = "both go to one place, in different ways"
             self.problems.append(PlanProblem("conflict", (*first.keys[:-1], *move.keys), text))
             return
-        self.conditions.append(Condition("equal", (first.sources[0].key, move.sources[0].key)))
+        keys = (first.sources[0].key, move.sources[0].key)
+        if _signature(first, self.source, self.target) == _signature(move, self.source, self.target):
+            if keys[0] != keys[1]:
+                self.conditions.append(Condition("equal", keys))
+            return
+        patterns = tuple((each.sources[0].axes, each.axes) for each in (first, move))
+        self.conditions.append(Condition("equal", keys, patterns=patterns, target=move.target))
 
     def _fits(self, move: Move, have: list[Entry], want: Entry, sizes: dict[str, int]) -> bool:
         before = len(self.problems)
-        if move.axes:
+        if move.laid_out:
             try:
                 axes.assemble(
                     [axes.Feed(f.axes, e.shape, f.part, f.into) for f, e in zip(move.sources, have, strict=True)],
@@ -199,13 +244,21 @@ class _Planner:
                 self.problems.append(PlanProblem("abstract", keys, text, "plan with a concrete source to execute"))
         return len(self.problems) == before
 
-    def _compare_config(self, pair: LayerPair) -> None:
-        if pair.source.inferred or pair.target.inferred:
+    def _compare_config(self, source: Layer, target: Layer) -> None:
+        if source.inferred or target.inferred:
             return
         for name in _COMPARED:
-            left, right = pair.source.config.get(name), pair.target.config.get(name)
+            left, right = source.config.get(name), target.config.get(name)
             if left is not None and right is not None and left != right:
-                self.findings.append(Finding(pair.target.path, name, left, right))
+                self.findings.append(Finding(target.path, name, left, right))
+
+    def _compare_layers_by_path(self) -> None:
+        """Within one dialect entries pair by key, and layers are only asked for their config."""
+        there = {layer.path: layer for layer in self.target.layers}
+        for layer in self.source.layers:
+            other = there.get(layer.path)
+            if other is not None and other.kind == layer.kind:
+                self._compare_config(layer, other)
 
     # ---------------------------------------------------------------- what one side does not have
 
@@ -217,8 +270,11 @@ class _Planner:
             return  # unexpected, with the rest of the source
         partly = key in self.used
         self.used.add(key)
+        if key in self.gone:
+            return  # an alias of what is dropped already
+        self.gone.add(key)
         if lack.kept:
-            anchors = tuple(joint.anchors())
+            anchors = tuple(dict.fromkeys(self.target.canonical(name) or name for name in joint.anchors()))
             self.moves.append(Move("drop", "", (Feed(key),), "choice", lack.reason, residual=key, anchors=anchors))
         elif lack.zero:
             self.conditions.append(
@@ -248,12 +304,17 @@ class _Planner:
             fill = next((rule for rule in self.rules.fills if covers(rule.target, key)), None)
             if fill is not None:
                 self.moves.append(Move("fill", key, value=fill.value, reason="a fill rule"))
+                wrong = casts.cannot_hold(fill.value, entry.dtype)
+                if wrong:
+                    self.problems.append(PlanProblem("rule", (key,), f"the fill rule's {fill.value!r} {wrong}"))
             elif any(covers(text, key) for text in self.rules.keeps):
                 self.moves.append(Move("keep", key, reason="a keep rule"))
             elif not entry.persistent:
                 self.moves.append(Move("keep", key, reason="not persistent"))
             elif entry.rng:
                 self.moves.append(Move("keep", key, reason="random number state is not converted"))
+            elif key in self.accounted:
+                self.moves.append(Move("keep", key, reason="its layer has a problem"))
             elif self._recorded(key, entry):
                 reason = "kept by the residual; the target's own value once that is stale"
                 self.moves.append(Move("keep", key, residual=key, reason=reason))
@@ -266,18 +327,23 @@ class _Planner:
         for key, entry in self.source.entries.items():
             if key in self.used:
                 continue
-            if any(covers(text, key) for text in self.rules.drops):
+            if self.rules.drops_source(key):
                 self.moves.append(Move("drop", sources=(Feed(key),), reason="a drop rule"))
+            elif key in self.displaced:
+                reason = "its place is kept or filled by a rule"
+                self.moves.append(Move("drop", sources=(Feed(key),), reason=reason))
             elif not entry.persistent:
                 self.moves.append(Move("drop", sources=(Feed(key),), reason="not persistent"))
             elif entry.rng:
                 self.moves.append(Move("drop", sources=(Feed(key),), reason="random number state is not converted"))
+            elif key in self.explained:
+                self.moves.append(Move("drop", sources=(Feed(key),), reason="its layer has a problem"))
             else:
                 self._left(Move("drop", sources=(Feed(key),), cls="lossy", reason="the target has no place for it"))
                 hint = "name its place with a rule, or allow 'unexpected' to leave it out"
                 self.problems.append(PlanProblem("unexpected", (key,), f"no place for the {entry}", hint))
         for key, reason in self.source.opaque.items():
-            if not any(covers(text, key) for text in self.rules.drops):
+            if not self.rules.drops_source(key):
                 hint = "leave it out with a [[drop]] rule or allow 'unexpected'"
                 self.problems.append(PlanProblem("opaque", (key,), f"registered state that is no array ({reason})", hint))
 
@@ -292,32 +358,37 @@ class _Planner:
         left = [p for p in self.problems if ("unexpected" if p.problem == "opaque" else p.problem) not in allow]
         for move in self.moves:
             keys = move.keys
-            if move.cls in ("choice", "lossy", "impossible") and move.cls not in allow and not self._listed(move):
+            asked = move.cls == "lossy" and move.cast  # dtype= asked for it
+            if move.cls != "exact" and move.cls not in allow and not asked and not self._listed(move):
                 hint = f"accept it with allow=({move.cls!r},)" if move.cls != "impossible" else ""
                 left.append(PlanProblem(move.cls, keys, move.reason, hint))
             if move.grade == "assumption" and "assumption" not in allow:
                 hint = "give the model (like=), a [[layer]] or [[layout]] rule, or accept it with allow=('assumption',)"
                 left.append(PlanProblem("assumption", keys, move.reason, hint))
-        return left + self._splits(allow)
+        return left
 
     def _listed(self, move: Move) -> bool:
         """Whether a missing or unexpected entry is among the problems already, or was allowed as such."""
         return move in self.left_over
 
-    def _splits(self, allow: frozenset[str]) -> list[PlanProblem]:
+    def _mark_splits(self) -> None:
         """One place of the source that becomes several of the target: the tie is lost, which must be wanted."""
-        targets: dict[str, list[str]] = {}
-        for move in self.moves:
+        targets: dict[tuple[str, str], list[int]] = {}
+        for number, move in enumerate(self.moves):
             for feed in move.sources if move.target else ():
-                targets.setdefault(f"{feed.key}[{feed.part}]" if feed.part else feed.key, []).append(move.target)
-        if "choice" in allow:
-            return []
-        hint = "accept it with allow=('choice',)"
-        return [
-            PlanProblem("choice", (key, *names), "one tied place becomes several that are not tied", hint)
-            for key, names in targets.items()
-            if len(names) > 1
-        ]
+                targets.setdefault((feed.key, feed.part), []).append(number)
+        for (key, _), numbers in targets.items():
+            for number in numbers if len(numbers) > 1 else ():
+                move = self.moves[number]
+                if move.cls == "exact":
+                    reason = f"the place {key!r} becomes {len(numbers)} that are not tied"
+                    joined = "; ".join(filter(None, (move.reason, reason)))
+                    self.moves[number] = replace(move, cls="choice", reason=joined)
+
+
+def _is_plain(move: Move) -> bool:
+    """One whole array becomes another."""
+    return len(move.sources) == 1 and not move.zeros and not move.sources[0].part and not move.sources[0].into
 
 
 def _signature(move: Move, source: Side, target: Side) -> object:

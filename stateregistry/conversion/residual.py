@@ -84,6 +84,8 @@ class Residual:
             FileFormatError: it is damaged: bytes and shape disagree, or a field is missing or of the wrong type.
         """
         records = {}
+        if not isinstance(data, Mapping):
+            raise FileFormatError(f"{where}: the residual is damaged: a {type(data).__name__} where records were expected")
         for key, row in data.items():
             try:
                 shape = tuple(int(size) for size in row["shape"])

@@ -38,7 +38,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self, final
 
-from stateregistry.errors import FileMissingError, RuleError
+from stateregistry.errors import AxesError, FileMissingError, RuleError
+from stateregistry.layers import axes
+from stateregistry.layers.vocabulary import ROLES
 
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)([+-]\d+)?(\.\.\.)?\}")
 
@@ -111,7 +113,10 @@ class Rules:
                 return cls._checked(renames=tuple(Rename(*pair) for pair in given.items()))
             return cls._tables(given, "rules")
         try:
-            return cls._checked(renames=tuple(Rename(source, target) for source, target in given))
+            pairs = tuple(Rename(source, target) for source, target in given)
+            if not all(isinstance(text, str) for pair in pairs for text in (pair.source, pair.target)):
+                raise TypeError("a rename is two texts")  # noqa: TRY301
+            return cls._checked(renames=pairs)
         except (TypeError, ValueError) as error:
             message = f"rules= takes a TOML path, a mapping or (source, target) pairs, not {type(given).__name__}"
             raise RuleError(message) from error
@@ -138,6 +143,11 @@ class Rules:
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise RuleError(f"{where}: write [[{name}]], once per rule", keys=(name,))
             for number, row in enumerate(rows, 1):
+                wrong = [field for field in wanted if field in row and not _is_right(field, row[field])]
+                if wrong:
+                    message = f"{where}: [[{name}]] number {number}: {wrong[0]} is {row[wrong[0]]!r}"
+                    hint = "a number" if wrong[0] == "value" else "a text in quotes"
+                    raise RuleError(message, keys=(name,), hint=f"write {hint}")
                 if set(row) != set(wanted):
                     message = f"{where}: [[{name}]] number {number} has {sorted(row)}, expected {sorted(wanted)}"
                     raise RuleError(message, keys=(name,), expected=wanted, found=tuple(row))
@@ -147,6 +157,16 @@ class Rules:
     @classmethod
     def _checked(cls, *, where: str = "rules", **parts: Any) -> Self:
         rules = cls(**parts, where=where)
+        for settle in rules.layers:
+            if settle.kind not in ROLES:
+                message = f"{where}: there is no layer kind {settle.kind!r}"
+                raise RuleError(message, keys=(settle.path,), hint=f"the kinds are {', '.join(ROLES)}")
+        for layout in rules.layouts:
+            for pattern in (layout.source_axes, layout.target_axes):
+                try:
+                    axes.parse(pattern)
+                except AxesError as error:
+                    raise RuleError(f"{where}: [[layout]] {layout.source!r}: {error.message}") from error
         for rename in rules.renames:
             captured, used = names_in(rename.source), names_in(rename.target)
             if captured != used:
@@ -184,6 +204,14 @@ class Rules:
             raise RuleError(message, keys=(path,), hint="make one of them narrower")
         return found[0][1] if found else None
 
+    def drops_source(self, key: str) -> bool:
+        """Whether a drop rule leaves a source entry out."""
+        return any(covers(text, key) for text in self.drops)
+
+    def holds_target(self, key: str) -> bool:
+        """Whether a keep or fill rule says what a target entry holds."""
+        return any(covers(text, key) for text in (*self.keeps, *(rule.target for rule in self.fills)))
+
     def unused(self, source: Iterable[str], target: Iterable[str]) -> tuple[str, ...]:
         """Rules that match nothing, spelled for people."""
         here, there = tuple(source), tuple(target)
@@ -216,6 +244,12 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], Any]] = {
     "layer": ("layers", ("path", "kind"), Settle),
     "layout": ("layouts", ("source", "source_axes", "target_axes"), Layout),
 }
+
+
+def _is_right(field: str, value: object) -> bool:
+    if field == "value":
+        return isinstance(value, (int, float, bool))
+    return isinstance(value, str)
 
 
 def names_in(pattern: str) -> set[str]:

@@ -83,6 +83,9 @@ ESSENTIAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+#: Axes whose size each role of a kind has for itself: a key may have other features than a query.
+OWN_AXES: Mapping[str, frozenset[str]] = MappingProxyType({"attention": frozenset({"in"})})
+
 #: What a wrapper puts in the place of a role: the endings of the roles that it is computed from.
 WRAPPERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -155,12 +158,27 @@ class Lack:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A value of the config that every layer of a kind has in a framework: one with another is impossible there.
+
+    Attributes:
+        name: of the config value. value: the only one. reason: why, one sentence.
+    """
+
+    name: str
+    value: int
+    reason: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Declaration:
-    """How one framework holds one layer kind: every piece that it may have, and the roles it has no place for."""
+    """How one framework holds one layer kind: every piece that it may have, what it has no place for, and its limits."""
 
     kind: str
     pieces: tuple[Piece, ...]
     lacks: tuple[Lack, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def piece(self, role: str) -> Piece | None:
         """The piece that holds a role, `None` where the framework has no place for it."""
@@ -219,6 +237,8 @@ class Dialect:
     #: Native label of a parameter / of a buffer that no declaration says more about.
     parameter_tag: str = ""
     buffer_tag: str = ""
+    #: Whether two paths can be one place. Linen's variables are a tree: sharing is calling one module twice.
+    ties: bool = True
 
     def declaration(self, kind: str) -> Declaration | None:
         """The row of a layer kind, `None` where the framework does not have it."""
