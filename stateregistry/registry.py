@@ -78,7 +78,7 @@ class StateRegistry(Mapping[str, Entry], ABC):
         return {}
 
     def _layers(self) -> tuple[Layer, ...]:
-        """The standard layers that the entries form, in native order."""
+        """The standard layers that the entries form, in native order; a shared one under each of its paths."""
         return ()
 
     def _find(self, key: str, /) -> Entry | None:

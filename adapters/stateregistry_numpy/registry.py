@@ -151,12 +151,7 @@ class MutableRegistry(StateRegistry):
         return group.entry() if key == group.canonical else None
 
     def _layers(self) -> tuple[Layer, ...]:
-        paths: dict[int, list[str]] = {}
-        modules: dict[int, Module] = {}
-        for path, module in self._module.modules():
-            paths.setdefault(id(module), []).append(path)
-            modules[id(module)] = module
-        found = (layer_of(modules[number], min(those)) for number, those in paths.items())
+        found = (layer_of(module, path) for path, module in self._module.modules())
         return tuple(layer for layer in found if layer is not None)
 
     # ---------------------------------------------------------------- values
