@@ -59,6 +59,11 @@ class LinenRegistry(StateRegistry):
         self._made: dict[str, Entry] = {}
         self._list()
 
+    @property
+    def collections_prefixed(self) -> bool:
+        """Whether every key begins with its collection."""
+        return self._prefixed
+
     def _list(self) -> None:
         clashes: dict[str, list[str]] = {}
         for leaf in self._variables.leaves:

@@ -2,7 +2,9 @@
 
 The collections of Linen variables say the kinds, as for live variables; without a `params` collection they are
 inferred from names. Our own metadata has no room in the format and stands beside the file
-(`stateregistry.stores.sidecar`); a document that contradicts the file is refused. Imports neither JAX nor Flax.
+(`stateregistry.stores.sidecar`); a document that contradicts the file is refused. An alias may have a copy in the tree,
+for readers without aliases: it is listed once, and a copy of other bytes is a contradiction. Keys begin with their
+collections where those of the document do. Imports neither JAX nor Flax.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from stateregistry.stores.base import Progress
 
 
+#: Bytes that are compared at once.
+_PIECE = 2**20
+
+
 @final
 class MsgpackFile(FileRegistry):
     """A Flax msgpack file.
@@ -49,9 +55,13 @@ class MsgpackFile(FileRegistry):
         self._without_entry: dict[str, str] = {}
         # With `params`, what is a mapping is a collection; the rest (a step, `None`) belongs to a TrainState.
         self._bare = not isinstance(tree.get(PARAMS), dict)
-        for collection, key, leaf in self._places(tree):
-            self._add(collection, key, leaf)
+        places = list(self._places(tree))
+        self._prefixed = not self._bare and document is not None and _prefixed(document, places)
+        for collection, key, leaf in places:
+            self._add(collection, _full(collection, key) if self._prefixed else key, leaf)
         keys.check_prefix_free({*self._arrays, *self._without_entry})
+        if document is not None:
+            self._drop_copies(document)
         made = {key: self._entry(key, array) for key, array in self._arrays.items()}
         self._listed_entries = made if document is None else self._checked(document, made)
 
@@ -81,6 +91,33 @@ class MsgpackFile(FileRegistry):
             self._arrays[key] = leaf
         else:
             self._without_entry[key] = _what(leaf)
+
+    def _drop_copies(self, document: Document) -> None:
+        """Leave out the arrays that the document lists as aliases.
+
+        Raises:
+            FileFormatError: one is not the same, byte for byte, as that of its canonical key in the same collection.
+        """
+        copies = {alias: key for alias, key in document.aliases.items() if alias in self._arrays and alias != key}
+        for alias, key in copies.items():
+            same = key in self._arrays and self._collections[alias] == self._collections[key]
+            if not same or not self._equal(self._arrays[alias], self._arrays[key]):
+                raise self._contradicted(alias, f"a copy of {key!r}, of which it is an alias", "another array")
+        for alias in copies:
+            del self._arrays[alias], self._collections[alias]
+
+    def _equal(self, one: Array, two: Array) -> bool:
+        """Whether two arrays are the same: read in pieces, which opening can afford for what is stored twice."""
+        if (one.shape, one.dtype) != (two.shape, two.dtype):
+            return False
+        if [size for _, size in one.parts] != [size for _, size in two.parts]:
+            return False  # who writes one array in other chunks than its copy has not copied it
+        return all(
+            self._file.read(first + done, min(_PIECE, size - done))
+            == self._file.read(second + done, min(_PIECE, size - done))
+            for (first, size), (second, _) in zip(one.parts, two.parts, strict=True)
+            for done in range(0, size, _PIECE)
+        )
 
     def _entry(self, key: str, array: Array) -> Entry:
         if self._bare:
@@ -132,9 +169,15 @@ class MsgpackFile(FileRegistry):
         return self._without_entry
 
     @property
+    def collections_prefixed(self) -> bool:
+        """Whether every key begins with its collection: our document says so of variables that were saved like that."""
+        return self._prefixed
+
+    @property
     def stored_names(self) -> Mapping[str, str]:
         """The path of every entry in the tree of the file, collection included, by key."""
-        names = {key: key if self._bare else f"{keys.escape(self._collections[key])}/{key}" for key in self._arrays}
+        as_they_are = self._bare or self._prefixed
+        names = {key: key if as_they_are else _full(self._collections[key], key) for key in self._arrays}
         return MappingProxyType(names)
 
     def _read(self, key: str, /) -> np.ndarray:
@@ -163,6 +206,19 @@ def _entry(collection: str, shape: tuple[int, ...], dtype: str) -> Entry:
     kind = Kind.PARAMETER if collection == PARAMS else Kind.BUFFER
     trainable = Entry(kind, shape, dtype).can_train
     return Entry(kind, shape, dtype, trainable=trainable, persistent=collection not in TRANSIENT, tag=collection)
+
+
+def _full(collection: str, key: str) -> str:
+    """The path in the tree, as a key."""
+    return f"{keys.escape(collection)}/{key}"
+
+
+def _prefixed(document: Document, places: list[tuple[str, str, Array | Other]]) -> bool:
+    """Whether the keys of a document begin with their collections. Never true of one that fits without them."""
+    plain = {key for _, key, _ in places}
+    if document.entries.keys() <= plain:
+        return False
+    return document.entries.keys() <= {_full(collection, key) for collection, key, _ in places}
 
 
 def _what(leaf: Array | Other) -> str:

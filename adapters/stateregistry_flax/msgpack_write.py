@@ -1,19 +1,20 @@
 """Write a registry as Flax msgpack, byte for byte what `flax.serialization.to_bytes` writes of the same nested dict.
 
 One value is in memory at a time. Only the headers of records are packed by hand, as the `msgpack` package would
-need a second copy of every array. Names that the format reserves are refused before the first byte. Imports
-msgpack.
+need a second copy of every array. An array of several names is written under each, as the readers of Flax know no
+aliases. Names that the format reserves are refused before the first byte. Imports msgpack.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stateregistry import errors, keys
 from stateregistry.entry import DTYPES
 from stateregistry.stores import bits
-from stateregistry_flax.dialect import PARAMS, collection_of
+from stateregistry.stores.memory import PersistentPart
+from stateregistry_flax.dialect import LINEN, PARAMS, collection_of
 from stateregistry_flax.msgpack_scan import CHUNKED, MAX_DEPTH, NDARRAY
 
 if TYPE_CHECKING:
@@ -33,48 +34,91 @@ except ModuleNotFoundError as error:
 MAX_CHUNK_BYTES = 2**30
 
 
+@runtime_checkable
+class Prefixed(Protocol):
+    """A registry that knows whether its keys begin with their collections."""
+
+    @property
+    def collections_prefixed(self) -> bool:
+        """Whether they do."""
+
+
 def write(path: Path, source: StateRegistry, progress: Progress) -> None:
-    """Write every entry of a registry into `{"params": {...}, "batch_stats": {...}, ...}`."""
-    tree = _nested(source)
+    """Write every entry of a registry into `{"params": {...}, "batch_stats": {...}, ...}`, and again for every alias.
+
+    Raises:
+        UnsupportedError: a name that the format reserves, or keys of which it is not known whether they begin with their
+            collections. FileAccessError: writing failed.
+    """
+    aliases = source.aliases
+    tree = _nested(source, aliases)
     try:
         with path.open("wb") as file:
-            _tree(file, tree, source, progress)
+            _tree(file, tree, source, aliases, progress)
     except OSError as error:
         if isinstance(error, errors.StateError):
             raise
         raise errors.FileAccessError(f"{path}: writing failed: {error.strerror or error}") from error
 
 
-def _nested(source: StateRegistry) -> dict[str, Any]:
+def _nested(source: StateRegistry, aliases: Mapping[str, str]) -> dict[str, Any]:
     """The tree of collections with keys for leaves. `params` is always there: without it, a tree is bare parameters."""
     flat: dict[str, str] = {}
-    entries = dict(source.items())
-    for key in source.native_order:
+    collections = {key: collection_of(entry.kind, entry.tag, source.dialect) for key, entry in source.items()}
+    prefixed = _prefixed(source, collections)
+    # Canonical keys first, so that their order is that of the file for readers that know no document of ours.
+    for key in (*source.native_order, *aliases):
         segments = keys.split(key)
         if CHUNKED in segments or len(segments) >= MAX_DEPTH:
             why = f"Flax reserves the name {CHUNKED!r}, and {MAX_DEPTH} levels are the limit"
             hint = "rename the member, or save as .safetensors"
             raise errors.UnsupportedError(f"{key!r} cannot be stored as msgpack: {why}", keys=(key,), hint=hint)
-        collection = collection_of(entries[key].kind, entries[key].tag, source.dialect)
-        flat[f"{keys.escape(collection)}/{key}"] = key
+        canonical = aliases.get(key, key)
+        flat[key if prefixed else f"{keys.escape(collections[canonical])}/{key}"] = key
     return {PARAMS: {}, **keys.nest(flat)}
 
 
-def _tree(file: IO[bytes], tree: Mapping[str, Any], source: StateRegistry, progress: Progress) -> None:
+def _prefixed(source: StateRegistry, collections: Mapping[str, str]) -> bool:
+    """Whether the keys begin with their collections already (`sr.of(variables, prefix_collections=True)`).
+
+    A module may be called `params` too, so that names alone do not decide: the registry says it.
+    """
+    whole = source.whole if isinstance(source, PersistentPart) else source
+    if isinstance(whole, Prefixed):
+        return whole.collections_prefixed
+    if source.dialect != LINEN.name or not collections:
+        return False
+    if any(keys.split(key)[0] != collection for key, collection in collections.items()):
+        return False
+    key, collection = next(iter(collections.items()))
+    message = f"the {collection!r} that {key!r} begins with can be its collection or a module of that name"
+    hint = "save the variables themselves, sr.of(variables, prefix_collections=True), or as .safetensors"
+    raise errors.UnsupportedError(message, keys=tuple(collections), hint=hint)
+
+
+def _tree(
+    file: IO[bytes],
+    tree: Mapping[str, Any],
+    source: StateRegistry,
+    aliases: Mapping[str, str],
+    progress: Progress,
+) -> None:
     packer = msgpack.Packer()
     file.write(packer.pack_map_header(len(tree)))
     for name, node in tree.items():
         file.write(packer.pack(name))
         if isinstance(node, dict):
-            _tree(file, node, source, progress)
+            _tree(file, node, source, aliases, progress)
             continue
-        entry = source[node]
-        raw = bits.encode(source.view(node))
+        canonical = aliases.get(node, node)
+        entry = source[canonical]
+        raw = bits.encode(source.view(canonical))
         if len(raw) <= MAX_CHUNK_BYTES:
             _record(file, entry.shape, entry.dtype, raw)
         else:
             _chunks(file, entry.shape, entry.dtype, raw)
-        progress(node, len(raw))
+        if node == canonical:  # whoever counts the bytes of the entries counts each once
+            progress(node, len(raw))
 
 
 def _chunks(file: IO[bytes], shape: tuple[int, ...], dtype: str, raw: memoryview) -> None:

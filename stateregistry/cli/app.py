@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from stateregistry import errors
 from stateregistry._version import __version__
 from stateregistry.cli import failures
 from stateregistry.cli.adapters import adapters
@@ -72,6 +73,13 @@ def _invoke(terminal: Terminal, arguments: list[str]) -> int:
         settle(terminal, arguments)
         terminal.command = terminal.command or _command(arguments)
         code = failures.report(terminal, error)
+    except SystemExit as error:  # a factory's own is caught where it is called; its model may have one of its own
+        ended = errors.AdapterError(
+            f"the code of a model or a plugin ended the program: sys.exit({error.code!r})",
+            hint="--debug shows where",
+        )
+        ended.__cause__ = error
+        code = failures.report(terminal, ended)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # the last door: everything becomes a message
         code = failures.report(terminal, error)
     return code

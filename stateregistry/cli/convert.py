@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,12 @@ def convert(
         raise click.UsageError("give either --like MODULE:FACTORY or --to NAME: what to convert to")
     from stateregistry.cli import factories, sources
 
-    if sources.is_file(source) and out.exists() and Path(source).exists() and out.samefile(source):
-        raise errors.UnsupportedError(f"{out} is SRC and OUT at once", hint="write to another path, then rename it")
-    if not overwrite:
-        _refuse_existing([path for path in (None if dry_run else out, plan_file) if path is not None])
+    read = {"SRC": sources.path_of(source), "--rules": rules, "--residual": residual and sources.path_of(residual)}
+    _refuse_one_file({name: Path(path) for name, path in read.items() if path}, out, plan_file)
+    _refuse_targets([path for path in (None if dry_run else out, plan_file) if path is not None], overwrite=overwrite)
     from stateregistry.conversion.api import plan as make_plan
     from stateregistry.report import planning
+    from stateregistry.stores.atomic import replacing
 
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(sources.opened(source, values=not dry_run, like=source_like))
@@ -88,7 +89,8 @@ def convert(
         kept = _residual(residual) if residual is not None else None
         plan = make_plan(here, there, to=to, rules=rules, allow=allow, dtype=dtype, residual=kept)
         if plan_file is not None:
-            write_text(plan_file, plan.to_json() + "\n")
+            with replacing(plan_file, overwrite=overwrite) as temporary:
+                temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
         told: dict[str, Any] = {"source": source, "out": str(out), "dry_run": dry_run, "written": None}
         if dry_run or not plan.ok:
             shown = planning.outline(plan, moves=plan.ok or everything, everything=everything, spell=spelled)
@@ -115,15 +117,40 @@ def convert(
     return 0
 
 
-def _refuse_existing(paths: list[Path]) -> None:
-    """Refuse before any work is done what `--overwrite` would have to allow."""
+def _refuse_one_file(named: dict[str, Path], out: Path, plan_file: Path | None) -> None:
+    """Refuse to write over what is read or written besides: another argument, or the sidecar of one."""
+    from stateregistry.stores.sidecar import sidecar_path
+
+    written = {"OUT": out} | ({"--plan": plan_file} if plan_file is not None else {})
+    beside = {f"the sidecar of {name}": sidecar_path(path) for name, path in (named | {"OUT": out}).items()}
+    others = named | beside
+    for two, second in written.items():
+        for one, first in others.items():
+            if _is_one(first, second):
+                message = f"{second} is {one} and {two} at once"
+                raise errors.UnsupportedError(message, hint="write to another path, then rename it")
+        others[two] = second
+
+
+def _is_one(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)  # hard links are one file too
+    except OSError:
+        return os.path.realpath(first) == os.path.realpath(second)  # one of them is not there yet
+
+
+def _refuse_targets(paths: list[Path], *, overwrite: bool) -> None:
+    """Refuse before any work is done what cannot be written, or what `--overwrite` would have to allow."""
+    from stateregistry.stores.atomic import destination
+
     for path in paths:
-        if path.exists():
-            message = f"{path} exists"
-            raise errors.TargetExistsError(message, hint="choose another name, or give --overwrite")
         if not path.parent.is_dir():
             message = f"there is no directory {str(path.parent)!r} to write {path.name!r} in"
             raise errors.FileMissingError(message, hint="make it first")
+        destination(path, overwrite=True)
+        if path.exists() and not overwrite:
+            message = f"{path} exists"
+            raise errors.TargetExistsError(message, hint="choose another name, or give --overwrite")
 
 
 def _execute(
@@ -158,21 +185,6 @@ def _residual(path: str) -> Residual:
         message = f"{path} carries no residual"
         raise errors.FileFormatError(message, hint="name the file that `stateregistry convert` wrote")
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    import os
-    import tempfile
-
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _size(path: Path) -> int:

@@ -106,6 +106,9 @@ def _import(spec: str, module: str) -> Any:
         message = f"{spec}: there is no module {error.name!r}"
         hint = "it is looked for in the current directory and among the installed packages"
         raise errors.AdapterError(message, hint=hint) from error
+    except SystemExit as error:
+        message = f"{spec}: importing the module {module!r} ended the program: sys.exit({error.code!r})"
+        raise errors.AdapterError(message, hint="put what a script does under if __name__ == '__main__'") from error
     except Exception as error:
         message = f"{spec}: importing the module {module!r} failed: {type(error).__name__}: {error}"
         raise errors.AdapterError(message, hint="--debug shows where") from error
@@ -116,6 +119,9 @@ def _call(spec: str, thunk: Callable[[], Any]) -> Any:
         return thunk()
     except errors.StateError:
         raise
+    except SystemExit as error:
+        message = f"{spec}: the factory ended the program: sys.exit({error.code!r})"
+        raise errors.AdapterError(message, hint="a factory returns the model; --debug shows where it ends") from error
     except Exception as error:
         message = f"{spec}: the factory failed: {type(error).__name__}: {error}"
         hint = "a factory is called without arguments; --debug shows where it failed"

@@ -53,6 +53,18 @@ def is_file(text: str, /) -> bool:
     raise errors.FileMissingError(message, hint=f"did you mean {near!r}?" if near else hint)
 
 
+def path_of(text: str, /) -> Path | None:
+    """The file that is meant, also for a state inside it; `None` for `module:factory` and for what is not there.
+
+    Raises:
+        FileMissingError: as `is_file`.
+    """
+    if not is_file(text):
+        return None
+    path = Path(text)
+    return path if path.exists() or "::" not in text else Path(text.rpartition("::")[0])
+
+
 def _near(path: Path) -> str:
     import difflib
 

@@ -86,7 +86,8 @@ def save(
         format: the name of the store, where the suffix does not.
         shard_bytes: not in this version.
         overwrite: replace a file that exists. It stays whole until the new one is.
-        extra: documents to travel with the file, JSON by name.
+        extra: documents to travel with the file, JSON by name. Those that a source file carries (the residual of a
+            conversion) travel on; one given here stands instead of one of the same name.
         progress: told the key and the bytes of each value that was written.
 
     Returns:
@@ -105,10 +106,11 @@ def save(
         message = "shard_bytes: this version writes one file, however large"
         raise errors.UnsupportedError(message, hint="leave shard_bytes out")
     store = _for_writing(target, format)
-    part = _writable(_registry(source), target)
+    registry = _registry(source)
+    part = _writable(registry, target)
     destination(target, overwrite=overwrite)
     told: Progress = progress if progress is not None else _quiet
-    more = dict(extra or {})
+    more = {**(registry.document.extra if isinstance(registry, FileRegistry) else {}), **(extra or {})}
     if isinstance(store, KeepsSidecar) and store.sidecar:
         document = Document.describe(part, extra=more, ordered=False)  # these formats have an order of their own
         document.to_json()  # what is not JSON is refused before the work starts

@@ -79,6 +79,7 @@ class FileRegistry(ReadOnlyRegistry):
     _instead = "load it into a live model with sr.load(model, path), or write a new file with sr.save"
     #: What `like=` says of entries whose kind the file does not say.
     _told: Mapping[str, Entry] = MappingProxyType({})
+    _told_layers: tuple[Layer, ...] = ()
 
     def __init__(self, path: Path, *, dialect: str = "", document: Document | None = None) -> None:
         self.path = path
@@ -125,15 +126,24 @@ class FileRegistry(ReadOnlyRegistry):
         return None
 
     def told_by(self, like: StateRegistry, /) -> Self:
-        """The same file, in which the kinds and flags of `like` stand where the file's own are inferred.
+        """The same file, in which the kinds, flags and layers of `like` stand where the file's own are inferred.
 
-        Only entries of equal keys take part; what our document says of an entry is not inferred and stays.
+        Only entries of equal keys take part; what our document says of an entry is not inferred and stays. A layer
+        takes part if the file holds all its arrays in the same shapes.
         """
         other = copy.copy(self)
         entries = dict(like.items())
         told = {**entries, **{alias: entries[key] for alias, key in like.aliases.items()}}
         other._told, other._listed = MappingProxyType(told), None  # noqa: SLF001  # of the same class
+        other._told_layers = tuple(layer for layer in like.layers if self._has_layer(layer, told))  # noqa: SLF001
         return other
+
+    def _has_layer(self, layer: Layer, told: Mapping[str, Entry]) -> bool:
+        """Whether the file holds every array of a layer, in the shape that the other side has it."""
+        listing, aliases = self._listing(), self._aliases()
+        keys = set(layer.roles.values())
+        found = {key: listing.get(aliases.get(key, key)) for key in keys}
+        return all(entry is not None and entry.shape == told[key].shape for key, entry in found.items())
 
     def _flagged(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
         entries = super()._flagged(entries)
@@ -144,7 +154,9 @@ class FileRegistry(ReadOnlyRegistry):
     def _layers(self) -> tuple[Layer, ...]:
         from stateregistry.layers.infer import infer_layers  # lazy: only a conversion asks
 
-        return infer_layers(self._listing(), self.dialect)  # native order, where iteration is sorted
+        told = {key for layer in self._told_layers for key in layer.roles.values()}
+        rest = {key: entry for key, entry in self._listing().items() if key not in told}  # in native order
+        return (*self._told_layers, *infer_layers(rest, self.dialect))
 
 
 def _informed(entry: Entry, told: Entry | None) -> Entry:

@@ -84,6 +84,11 @@ class PersistentPart(ReadOnlyRegistry):
         # A file that is cut short under a memory map would kill the process: copy its values by reads.
         return self._source.read(key) if isinstance(self._source, FileRegistry) else self._source.view(key)
 
+    @property
+    def whole(self) -> StateRegistry:
+        """The registry that it is a part of."""
+        return self._source
+
     def unwrap(self) -> Any:
         """The native object of the source."""
         return self._source.unwrap()

@@ -3,7 +3,8 @@
 A pair of files cannot be replaced in one step, so the sidecar says which file it speaks of, by length and fingerprint,
 and can remember the one before. A save writes the new file beside the old one, then commits a sidecar that describes
 both, then commits the file, then a sidecar that describes it alone: at every moment the file that is there is
-described. A file that its sidecar does not know was changed by another program: reading it is refused.
+described. A file that its sidecar does not know was changed by another program: reading it is refused. The sidecar is
+beside the file itself: a symbolic link to the file leads to it, as it leads to the target of a save.
 
 The sidecar is the JSON of the document with two more fields: `file`, which file it is, and `before`. The fingerprint
 pairs, it does not protect: xxh3_128 over the whole file up to 16 MiB, beyond that over 256 blocks of 64 KiB, evenly
@@ -13,8 +14,10 @@ spaced, first and last included. Imports no framework.
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import xxhash
@@ -27,7 +30,6 @@ from stateregistry.stores.mapped import MappedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SUFFIX = ".stateregistry.json"
 _WHOLE = 16 * 2**20
@@ -78,8 +80,15 @@ class _Described:
 
 
 def sidecar_path(path: Path, /) -> Path:
-    """Where the sidecar of a file is."""
-    return path.with_name(path.name + SUFFIX)
+    """Where the sidecar of a file is written: beside the file that `atomic.destination` would replace."""
+    real = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  # never raises
+    return real.with_name(real.name + SUFFIX)
+
+
+def _found(path: Path) -> Path | None:
+    """The sidecar to read. Caches link the two one by one to names of their own: then it is beside the link."""
+    places = (sidecar_path(path), path.with_name(path.name + SUFFIX))
+    return next((place for place in places if place.exists()), None)
 
 
 def read_document(path: Path, /, limits: Limits = DEFAULT) -> Document | None:
@@ -88,8 +97,8 @@ def read_document(path: Path, /, limits: Limits = DEFAULT) -> Document | None:
     Raises:
         FileFormatError: the sidecar is damaged, or speaks of another file.
     """
-    beside = sidecar_path(path)
-    if not beside.exists():
+    beside = _found(path)
+    if beside is None:
         return None
     body = _load(beside, limits)
     if "file" not in body:

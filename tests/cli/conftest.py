@@ -43,6 +43,9 @@ def not_a_model():
 def fails():
     raise ValueError("no weights here")
 
+def leaves():
+    raise SystemExit(7)
+
 def wants(size):
     return size
 

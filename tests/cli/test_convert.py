@@ -149,6 +149,62 @@ def test_the_source_is_never_its_own_target(run, room, file):
     assert (room / file).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("out", "more"),
+    [
+        ("out.safetensors", ["--plan", "model.safetensors"]),
+        ("out.safetensors", ["--plan", "./model.safetensors"]),
+        ("out.safetensors", ["--plan", "link.safetensors"]),
+        ("out.safetensors", ["--plan", "hard.safetensors"]),
+        ("out.safetensors", ["--plan", "model.safetensors", "--dry-run"]),
+        ("out.safetensors", ["--plan", "out.safetensors"]),
+        ("out.safetensors", ["--plan", "rules.toml", "--rules", "rules.toml"]),
+        ("out.safetensors", ["--plan", "other.safetensors", "--residual", "other.safetensors"]),
+        ("out.safetensors", ["--plan", "out.safetensors.stateregistry.json"]),
+        ("out.safetensors", ["--plan", "model.safetensors.stateregistry.json"]),
+        ("other.safetensors", ["--residual", "other.safetensors"]),
+        ("rules.toml", ["--rules", "rules.toml"]),
+        ("link.safetensors", []),
+        ("hard.safetensors", []),
+    ],
+)
+def test_no_file_that_is_read_or_written_is_written_over(run, room, file, out, more):
+    (room / "link.safetensors").symlink_to("model.safetensors")
+    (room / "hard.safetensors").hardlink_to(room / "model.safetensors")
+    (room / "other.safetensors").write_bytes((room / file).read_bytes())
+    (room / "rules.toml").write_text("", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in room.iterdir() if path.is_file()}
+    done = run("convert", file, out, "--like", "factories:build", "--overwrite", *more)
+    assert done.code == 2, done
+    assert "at once" in done.err
+    assert {path.name: path.read_bytes() for path in room.iterdir() if path.is_file()} == before
+
+
+def test_a_file_is_not_written_over_by_a_state_inside_it(run, room, torch_models):
+    import torch
+    import torch_models as models
+
+    torch.save({"model": models.build().state_dict()}, "run.pt")
+    before = (room / "run.pt").read_bytes()
+    for more in (["run.pt"], ["out.pt", "--plan", "run.pt"]):
+        done = run("convert", "run.pt::model", *more, "--like", "torch_models:build", "--overwrite")
+        assert done.code == 2, done
+        assert "at once" in done.err
+        assert (room / "run.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize(("plan", "words"), [("nodir/p.json", "'nodir'"), ("folder", "folder: is a directory")])
+def test_a_plan_that_cannot_be_written_is_said_by_the_name_that_was_given(run, room, file, plan, words, overwrite):
+    (room / "folder").mkdir()
+    more = ["--overwrite"] if overwrite else []
+    done = run("convert", file, "out.safetensors", "--like", "factories:build", "--plan", plan, *more)
+    assert done.code == 2, done
+    assert words in done.err
+    assert not (room / "out.safetensors").exists()
+    assert list((room / "folder").iterdir()) == []
+
+
 def test_rules_rename(run, room, file, model):
     (room / "factories.py").write_text((room / "factories.py").read_text().replace('f"block{n}"', 'f"stage{n - 1}"'))
     (room / "rules.toml").write_text('[[rename]]\nsource = "block{i}"\ntarget = "stage{i-1}"\n', encoding="utf-8")

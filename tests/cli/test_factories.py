@@ -38,6 +38,16 @@ def test_a_live_model_has_values(room, model):
     assert {key: reg.read(key).tobytes() for key in reg} == {key: sr.of(model).read(key).tobytes() for key in reg}
 
 
+def test_a_command_that_code_of_others_ends_is_an_error(run, monkeypatch, file):
+    def leaves(*arguments, **options):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(sr.stores.api, "open", leaves)
+    done = run("inspect", file)
+    assert (done.code, done.out) == (2, "")
+    assert "ended the program: sys.exit(0)" in done.err
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -49,11 +59,14 @@ def test_a_live_model_has_values(room, model):
         ("factories:fails", ["ValueError: no weights here"]),
         ("factories:wants", ["TypeError", "without arguments"]),
         ("broken:build", ["SyntaxError"]),
+        ("factories:leaves", ["factories:leaves", "the factory ended the program", "sys.exit(7)"]),
+        ("script:build", ["importing the module 'script' ended the program", "sys.exit(0)"]),
         ("needy:build", ["needs 'no_such_dependency'"]),
     ],
 )
 def test_what_is_wrong_with_a_factory_is_said(run, room, spec, words):
     (room / "broken.py").write_text("def build(:\n", encoding="utf-8")
+    (room / "script.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
     (room / "needy.py").write_text("import no_such_dependency\n", encoding="utf-8")
     done = run("inspect", spec)
     assert done.code == 2

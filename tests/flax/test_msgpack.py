@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx, serialization
 from flax.training import train_state
 
 import stateregistry as sr
 from stateregistry import errors
 from stateregistry.entry import DTYPES, Entry, Kind
-from stateregistry_flax import msgpack, msgpack_write
+from stateregistry_flax import msgpack, msgpack_store, msgpack_write
 from stateregistry_flax.msgpack_scan import looks_like_it
 
 SIDECAR = ".stateregistry.json"
@@ -288,8 +289,190 @@ def test_one_path_in_two_collections_is_refused(tmp_path):
     with pytest.raises(errors.DuplicateKeyError):
         sr.open(flax_file(tmp_path / "x.msgpack", tree))
     prefixed = sr.of(tree, prefix_collections=True)
-    with sr.open(write(tmp_path / "y.msgpack", prefixed)) as file:
+    with sr.open(sr.save(prefixed, tmp_path / "y.msgpack")) as file:
         assert dict(file) == dict(prefixed)
+
+
+def test_variables_with_prefixed_keys_are_stored_as_flax_stores_them_and_read_back_prefixed(tmp_path, bits, same):
+    tree = {
+        "params": {"w": bits("float32", (3, 3), 1), "params": {"w": bits("float32", (3, 3), 2)}},
+        "stats": {"w": bits("float32", (3, 3), 3)},
+    }
+    reg = sr.of(tree, prefix_collections=True)
+    path = sr.save(reg, tmp_path / "x.msgpack")
+    assert path.read_bytes() == serialization.to_bytes(tree)
+    again = tmp_path / "again.msgpack"
+    with sr.open(path) as file:
+        assert dict(file) == dict(reg)
+        assert file.native_order == reg.native_order
+        assert list(file) == ["params/params/w", "params/w", "stats/w"]
+        assert dict(file.stored_names) == {key: key for key in reg}
+        for key in reg:
+            same(file.read(key), reg.read(key))
+        sr.save(file, again)
+    assert again.read_bytes() == path.read_bytes()
+    with sr.open(again) as file:
+        assert dict(file) == dict(reg)
+
+
+def test_a_module_called_params_is_no_prefix(tmp_path, bits):
+    tree = {"params": {"params": {"w": bits("float32", (2, 2))}}}
+    path = sr.save(sr.of(tree), tmp_path / "x.msgpack")
+    assert path.read_bytes() == serialization.to_bytes(tree)
+    with sr.open(path) as file:
+        assert list(file) == ["params/w"]
+        sr.save(file, tmp_path / "y.msgpack")
+    assert (tmp_path / "y.msgpack").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_keys_that_may_or_may_not_be_prefixed_are_refused(tmp_path, bits, prefixed):
+    tree = {"params": {"w": bits("float32", (2, 2))}}
+    reg = sr.of(tree if prefixed else {"params": tree}, prefix_collections=prefixed)
+    with (
+        sr.open(sr.save(reg, tmp_path / "x.safetensors")) as file,
+        pytest.raises(errors.UnsupportedError, match="a module of that name"),
+    ):
+        sr.save(file, tmp_path / "x.msgpack")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inside = torch.nn.Linear(4, 4)
+        self.outside = torch.nn.Linear(4, 4)
+        self.outside.weight = self.inside.weight
+        self.register_buffer("count", torch.tensor([7, 8]))
+        self.register_buffer("same_count", self.count)
+
+
+def test_an_array_of_two_names_is_there_for_flax_under_both_and_listed_once(tmp_path, same):
+    torch.manual_seed(3)
+    reg = sr.of(Tied())
+    assert reg.aliases == {"outside/weight": "inside/weight", "same_count": "count"}
+    told = []
+    path = sr.save(reg, tmp_path / "x.msgpack", progress=lambda key, nbytes: told.append(key))
+    assert sorted(told) == sorted(reg)
+    tree = serialization.msgpack_restore(path.read_bytes())
+    assert {name: sorted(node) for name, node in tree["params"].items()} == {
+        "inside": ["bias", "weight"],
+        "outside": ["bias", "weight"],
+    }
+    assert sorted(tree["batch_stats"]) == ["count", "same_count"]
+    same(tree["params"]["outside"]["weight"], reg.read("inside/weight"))
+    same(tree["batch_stats"]["same_count"], reg.read("count"))
+    with sr.open(path) as file:
+        assert dict(file) == dict(reg)
+        assert file.aliases == reg.aliases
+        assert file.native_order == reg.native_order
+        assert set(file.stored_names) == set(reg)
+        same(file.read("outside/weight"), reg.read("inside/weight"))
+        sr.save(file, tmp_path / "y.msgpack")
+        model = Tied()
+        sr.load(model, file)
+        assert model.outside.weight is model.inside.weight
+        same(sr.of(model).read("outside/weight"), reg.read("inside/weight"))
+    assert serialization.msgpack_restore((tmp_path / "y.msgpack").read_bytes()).keys() == tree.keys()
+    (tmp_path / f"x.msgpack{SIDECAR}").unlink()
+    with sr.open(path) as file:  # nothing says that they are one
+        assert file.aliases == {}
+        same(file.read("outside/weight"), file.read("inside/weight"))
+
+
+def tied_document(**aliases):
+    return json.dumps({
+        "schema": "stateregistry.file/1", "dialect": "flax-linen", "aliases": aliases,
+        "entries": {"a": {"kind": "parameter", "trainable": True}},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("copy", ["value", "shape", "dtype", "last", "collection", "text"])
+def test_a_copy_under_an_alias_that_is_no_copy_is_refused(tmp_path, monkeypatch, copy, bits):
+    monkeypatch.setattr(msgpack_store, "_PIECE", 16)
+    value = bits("float32", (4, 4))
+    path, beside = tmp_path / "x.msgpack", tmp_path / f"x.msgpack{SIDECAR}"
+    beside.write_text(tied_document(b="a"))
+    with sr.open(flax_file(path, {"params": {"a": value, "b": value}})) as file:
+        assert (list(file), file.aliases) == (["a"], {"b": "a"})
+    other = {
+        "value": -value,
+        "shape": value.reshape(2, 8),
+        "dtype": value.view(np.int32),
+        "last": value.copy(),
+        "collection": value,
+        "text": "a text",
+    }[copy]
+    if copy == "last":
+        other.view(np.uint8)[-1, -1] ^= 1
+    tree = {"params": {"a": value, "b": other}}
+    if copy == "collection":
+        tree = {"params": {"a": value}, "batch_stats": {"b": other}}
+    with pytest.raises(errors.FileFormatError, match="'b'"):
+        sr.open(flax_file(path, tree))
+
+
+def test_an_alias_of_an_alias_is_refused(tmp_path, bits):
+    value = bits("float32", (4, 4))
+    (tmp_path / f"x.msgpack{SIDECAR}").write_text(tied_document(b="a", c="b"))
+    with pytest.raises(errors.FileFormatError, match="'c'"):
+        sr.open(flax_file(tmp_path / "x.msgpack", {"params": {"a": value, "b": value, "c": value}}))
+
+
+def test_copies_of_arrays_in_chunks_are_copies(tmp_path, monkeypatch, bits, same):
+    monkeypatch.setattr(msgpack_write, "MAX_CHUNK_BYTES", 40)
+    value = bits("float32", (7, 5))
+    (tmp_path / f"x.msgpack{SIDECAR}").write_text(tied_document(b="a"))
+    path = write(tmp_path / "x.msgpack", sr.of({"params": {"a": value, "b": value}}))
+    assert path.read_bytes().count(b"__msgpack_chunked_array__") == 2
+    with sr.open(path) as file:
+        assert file.aliases == {"b": "a"}
+        same(file.read("b"), value)
+    other = value.copy()
+    other.view(np.uint8)[-1, -1] ^= 1
+    write(path, sr.of({"params": {"a": value, "b": other}}))
+    with pytest.raises(errors.FileFormatError, match="'b'"):
+        sr.open(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".msgpack"])
+def test_a_residual_survives_saving_an_open_file_again(tmp_path, suffix, same):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    model[1].num_batches_tracked.fill_(12345)
+    sr.convert(model, to="flax-linen", out=tmp_path / "b.msgpack", allow=("choice",))
+    with sr.open(tmp_path / "b.msgpack") as file:
+        residual = file.document.extra["residual"]
+        assert set(residual["1/num_batches_tracked"]["anchors"]) <= set(file)
+        assert residual["1/num_batches_tracked"]["anchors"]
+        again = sr.save(file, tmp_path / f"again{suffix}", extra={"note": 1})
+    with sr.open(again) as file:
+        assert file.document.extra == {"residual": residual, "note": 1}
+        target = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+        sr.convert(file, target, allow=("assumption",))
+    for key, value in model.state_dict().items():
+        same(target.state_dict()[key].numpy(), value.numpy())
+
+
+@pytest.mark.parametrize("chain", [1, 2])
+def test_a_file_opened_through_a_symbolic_link_has_its_document(tmp_path, chain):
+    reg = sr.of(Tied())
+    (tmp_path / "data").mkdir()
+    real = sr.save(reg, tmp_path / "data" / "t.msgpack", extra={"residual": {}, "note": 1})
+    link = tmp_path / "l.msgpack"
+    link.symlink_to(real)
+    if chain == 2:
+        link = tmp_path / "ll.msgpack"
+        link.symlink_to("l.msgpack")
+    with sr.open(link) as file:
+        assert (file.aliases, file.dialect) == (reg.aliases, "torch")
+        assert file.document.extra == {"residual": {}, "note": 1}
+    sr.save(sr.of(torch.nn.Linear(3, 3)), link, overwrite=True)
+    assert link.is_symlink()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["t.msgpack", f"t.msgpack{SIDECAR}"]
+    assert not (tmp_path / f"{link.name}{SIDECAR}").exists()
+    for path in (link, real):
+        with sr.open(path) as file:
+            assert (list(file), file.dialect, file.document.extra) == (["bias", "weight"], "torch", {})
 
 
 def test_an_empty_name_is_refused(tmp_path):

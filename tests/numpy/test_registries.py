@@ -51,12 +51,12 @@ def test_layers_are_found_with_their_roles_and_config() -> None:
         assert not layer.inferred
 
 
-def test_a_shared_layer_is_one_layer_at_its_least_path() -> None:
+def test_a_shared_layer_is_a_layer_under_each_of_its_paths() -> None:
     model = Module()
     model.z = Linear(3, 3)
     model.a = model.z
     registry = sr.of(model)
-    assert [layer.path for layer in registry.layers] == ["a"]
+    assert [layer.path for layer in registry.layers] == ["z", "a"]
     assert dict(registry.aliases) == {"z/bias": "a/bias", "z/matrix": "a/matrix"}
 
 

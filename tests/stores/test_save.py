@@ -297,6 +297,17 @@ def test_a_sidecar_is_written_for_a_format_without_room(tmp_path):
         assert found.aliases == {}
 
 
+@pytest.mark.parametrize("there", SUFFIXES)
+@pytest.mark.parametrize("here", SUFFIXES)
+def test_documents_of_a_source_file_travel_on_and_those_given_win(tmp_path, here, there):
+    first = sr.save(Net(), tmp_path / f"x{here}", extra={"residual": {"a": 1}, "note": 1})
+    with sr.open(first) as file:
+        second = sr.save(file, tmp_path / f"y{there}", extra={"note": 2, "more": 3})
+        assert file.document.extra == {"residual": {"a": 1}, "note": 1}
+    with sr.open(second) as file:
+        assert file.document.extra == {"residual": {"a": 1}, "note": 2, "more": 3}
+
+
 def test_extra_that_is_not_json_is_refused_before_the_work(tmp_path):
     for suffix in SUFFIXES:
         with pytest.raises(errors.UnsupportedError, match="JSON"):

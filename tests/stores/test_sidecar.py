@@ -42,6 +42,28 @@ def test_a_replaced_pair_is_described_alone(pair):
     assert "before" not in json.loads(sidecar_path(pair).read_text())
 
 
+def test_a_link_leads_to_the_sidecar_of_the_file(pair, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.bin"
+    link.symlink_to(pair)
+    assert read_document(link) == doc("first")
+    put(link, b"two", "second", overwrite=True)
+    assert (pair.read_bytes(), read_document(pair), read_document(link)) == (b"two", doc("second"), doc("second"))
+    assert [path.name for path in link.parent.iterdir()] == ["link.bin"]
+
+
+def test_a_file_and_a_sidecar_that_are_linked_one_by_one_are_a_pair(pair, tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    sidecar_path(pair).rename(blobs / "def")
+    pair.rename(blobs / "abc")
+    pair.symlink_to(blobs / "abc")
+    pair.with_name("x.bin.stateregistry.json").symlink_to(blobs / "def")
+    assert read_document(pair) == doc("first")
+    put(pair, b"two", "second", overwrite=True)
+    assert read_document(pair) == doc("second")
+
+
 def test_a_file_without_a_sidecar_has_no_document(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"x")
     assert read_document(tmp_path / "x.bin") is None
