@@ -70,10 +70,10 @@ def flax_model(size: str) -> nn.Module:
             x = frames[:, :, None, None]  # (batch, time, 1, 1): the torch model has (batch, 1, time, 1)
             for number, features in enumerate(self.channels, 1):
                 kernel, stride, padding = (512, 4, (254, 254)) if number == 1 else (64, 1, (31, 32))
-                x = nn.Conv(
-                    features, (kernel, 1), (stride, 1), padding=(padding, (0, 0)), name=f"conv{number}"
-                )(x)
-                x = nn.BatchNorm(use_running_average=True, epsilon=0.0010000000474974513, name=f"conv{number}_BN")(nn.relu(x))
+                x = nn.Conv(features, (kernel, 1), (stride, 1), padding=(padding, (0, 0)), name=f"conv{number}")(x)
+                x = nn.BatchNorm(use_running_average=True, epsilon=0.0010000000474974513, name=f"conv{number}_BN")(
+                    nn.relu(x)
+                )
                 x = nn.max_pool(x, (2, 1), (2, 1))
             return nn.sigmoid(nn.Dense(PITCH_BINS, name="classifier")(x.reshape(x.shape[0], -1)))
 

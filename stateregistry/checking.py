@@ -274,8 +274,6 @@ def check(reg: StateRegistry, values: Mapping[str, Any], /, *, partial: bool = F
         Nothing for wrong values: they are in the report.
     """
     arrays, problems = gather(values, reg._convert)  # noqa: SLF001  # the hook of the same package
-    problems += compare(
-        reg, reg.aliases, arrays, partial=partial, opaque=reg.opaque, strict_persistence=not partial
-    )
+    problems += compare(reg, reg.aliases, arrays, partial=partial, opaque=reg.opaque, strict_persistence=not partial)
     failed = {reg.aliases.get(p.key, p.key) for p in problems if p.problem == "invalid"}
     return Report.of([p for p in problems if not (p.problem == "missing" and p.key in failed)])

@@ -230,5 +230,9 @@ def _unknown(obj: object, known: Mapping[str, Adapter]) -> errors.AdapterError:
     ]
     installs = sorted({plugin.install for plugin in known.values() if plugin.install})
     lines.append(f"  frameworks come with: {'; '.join(installs)}" if installs else "  no adapter is installed")
-    hint = "; ".join(dict.fromkeys(hints)) or _none_installed(ADAPTERS) or "write an adapter: docs/guides/write-an-adapter.md"
+    hint = (
+        "; ".join(dict.fromkeys(hints))
+        or _none_installed(ADAPTERS)
+        or "write an adapter: docs/guides/write-an-adapter.md"
+    )
     return errors.AdapterError("\n".join(lines), hint=hint)

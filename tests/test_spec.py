@@ -42,9 +42,7 @@ CHAPTERS = {
     "ERR": "errors",
 }
 
-_SENTENCE = re.compile(
-    r"\*\*(SR-[A-Z]+-\d{3})\*\* \((MUST NOT|MUST|SHOULD|MAY)(?:, `([a-z0-9_.]+)`)?\) (\S.*[.])"
-)
+_SENTENCE = re.compile(r"\*\*(SR-[A-Z]+-\d{3})\*\* \((MUST NOT|MUST|SHOULD|MAY)(?:, `([a-z0-9_.]+)`)?\) (\S.*[.])")
 _WORD = re.compile(r"\b(MUST NOT|MUST|SHALL NOT|SHALL|SHOULD NOT|SHOULD|MAY|REQUIRED|RECOMMENDED|OPTIONAL)\b")
 _ID = re.compile(r"SR-[A-Z]+-\d{3}")
 _CAPABILITY_ROW = re.compile(r"\| `([a-z0-9_.]+)` \| ")
@@ -108,9 +106,7 @@ def parse(markdown: str) -> tuple[list[Requirement], list[str]]:
             if sentence is None:
                 wrong.append(f"{title}: not the form of a normative sentence: {line}")
                 continue
-            requirement = Requirement(
-                sentence[1], sentence[2], sentence[4], sentence[3], chapter_of(sentence[1])
-            )
+            requirement = Requirement(sentence[1], sentence[2], sentence[4], sentence[3], chapter_of(sentence[1]))
             found.append(requirement)
             prefixes.add(requirement.id.split("-")[1])
             if number == 0 or lines[number - 1] != f'<a id="{requirement.id}"></a>':
@@ -118,9 +114,7 @@ def parse(markdown: str) -> tuple[list[Requirement], list[str]]:
             if number + 1 == len(lines) or not re.fullmatch(r"\*Why:\* \S.{19,}", lines[number + 1]):
                 wrong.append(f"{requirement.id}: no rationale on the line after it")
             if {word[1] for word in _WORD.finditer(requirement.text)} != {requirement.level}:
-                wrong.append(
-                    f"{requirement.id}: the sentence does not say {requirement.level}, and nothing but it"
-                )
+                wrong.append(f"{requirement.id}: the sentence does not say {requirement.level}, and nothing but it")
         if len(prefixes) > 1:
             wrong.append(f"{title}: ids of more than one chapter: {sorted(prefixes)}")
     return found, wrong
@@ -131,9 +125,7 @@ def order_problems(found: list[Requirement]) -> list[str]:
     wrong = []
     if len({requirement.id for requirement in found}) != len(found):
         wrong.append("an id is used twice")
-    places = [
-        (list(CHAPTERS).index(r.id.split("-")[1]) if r.chapter != "unknown" else -1, r.id) for r in found
-    ]
+    places = [(list(CHAPTERS).index(r.id.split("-")[1]) if r.chapter != "unknown" else -1, r.id) for r in found]
     if any(place < 0 for place, _ in places):
         wrong.append("an id has a prefix of no chapter")
     if places != sorted(places):
@@ -160,9 +152,7 @@ def problems(markdown: str, twin: str) -> list[str]:
         wrong.append("the twin is not of the version of the text")
     rows = body["requirements"]
     wrong += [f"{row.get('id')}: fields {sorted(row)}" for row in rows if set(row) != FIELDS]
-    wrong += [
-        f"{row.get('id')}: since {row.get('since')!r}" for row in rows if row.get("since") not in VERSIONS
-    ]
+    wrong += [f"{row.get('id')}: since {row.get('since')!r}" for row in rows if row.get("since") not in VERSIONS]
     if [row["id"] for row in rows] != [requirement.id for requirement in found]:
         wrong.append("the twin does not have the same ids in the same order")
     twins = {row["id"]: row for row in rows}
@@ -327,9 +317,7 @@ def test_every_draft_and_every_requirement_is_accounted_for() -> None:
     assert len(rows) == 69
     found, _ = parse(spec_text("0.1"))
     assert set(_ID.findall(note)) == {requirement.id for requirement in found}
-    assert re.search(rf"\bis {len(found)}\s+sentences\b", note), (
-        f"the note does not count {len(found)} sentences"
-    )
+    assert re.search(rf"\bis {len(found)}\s+sentences\b", note), f"the note does not count {len(found)} sentences"
 
 
 def test_decisions_name_only_requirements_that_exist_and_are_all_listed() -> None:

@@ -12,6 +12,7 @@ from stateregistry import errors
 from stateregistry._version import __version__
 from stateregistry.cli import failures
 from stateregistry.cli.adapters import adapters
+from stateregistry.cli.conform import conform
 from stateregistry.cli.convert import convert
 from stateregistry.cli.diff import diff
 from stateregistry.cli.inspect import inspect
@@ -30,7 +31,7 @@ def group() -> None:
     """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""
 
 
-for _each in (inspect, convert, diff, adapters):
+for _each in (inspect, convert, diff, adapters, conform):
     group.add_command(_each)
 
 

@@ -90,9 +90,7 @@ def _by_key(source: Side, target: Side, names: Mapping[str, str], found: Alignme
             found.entries.append(EntryPair(name, new, evidence))
 
 
-def _laid_out(
-    target: Side, key: str, names: Mapping[str, str], left: str, right: str, found: Alignment
-) -> None:
+def _laid_out(target: Side, key: str, names: Mapping[str, str], left: str, right: str, found: Alignment) -> None:
     for name in names:
         if covers(key, name) and name.count("/") == key.replace(".", "/").count("/"):
             new = names[name]
@@ -178,7 +176,9 @@ def _settle(
 
 
 def _named(layer: Layer) -> str:
-    return f"{layer.kind} ({layer.type})" if layer.type else f"{layer.kind} (inferred)" if layer.inferred else layer.kind
+    return (
+        f"{layer.kind} ({layer.type})" if layer.type else f"{layer.kind} (inferred)" if layer.inferred else layer.kind
+    )
 
 
 def readings(layer: Layer, side: Side, rules: Rules) -> dict[str, Layer]:

@@ -340,7 +340,11 @@ class Plan:
             wrong += [f"no source {feed.key!r}" for feed in move.sources if feed.key not in self.source.entries]
             wrong += [f"an op {move.op!r}"] if move.op not in get_args(Op) else []
             wrong += [f"a class {move.cls!r}"] if move.cls not in get_args(Class) else []
-            wrong += [f"a cast to {move.cast!r}"] if move.cast and move.cast != self.target.entries[move.target].dtype else []
+            wrong += (
+                [f"a cast to {move.cast!r}"]
+                if move.cast and move.cast != self.target.entries[move.target].dtype
+                else []
+            )
         wrong += [f"a condition {one.test!r}" for one in self.conditions if one.test not in ("equal", "zero", "fits")]
         if wrong:
             raise PlanError(f"not a plan: {'; '.join(wrong[:5])}", plan=None, hint="make it again")

@@ -160,7 +160,13 @@ class _Planner:
             return
         feeds = (Feed(pair.source, pair.source_axes),)
         move = Move(
-            "copy", pair.target, feeds, evidence=pair.evidence, grade=pair.grade, reason=pair.reason, axes=pair.target_axes
+            "copy",
+            pair.target,
+            feeds,
+            evidence=pair.evidence,
+            grade=pair.grade,
+            reason=pair.reason,
+            axes=pair.target_axes,
         )
         self._copy(move, {})
 
@@ -345,7 +351,9 @@ class _Planner:
         for key, reason in self.source.opaque.items():
             if not self.rules.drops_source(key):
                 hint = "leave it out with a [[drop]] rule or allow 'unexpected'"
-                self.problems.append(PlanProblem("opaque", (key,), f"registered state that is no array ({reason})", hint))
+                self.problems.append(
+                    PlanProblem("opaque", (key,), f"registered state that is no array ({reason})", hint)
+                )
 
     def _left(self, move: Move) -> None:
         self.moves.append(move)

@@ -85,7 +85,9 @@ class Residual:
         """
         records = {}
         if not isinstance(data, Mapping):
-            raise FileFormatError(f"{where}: the residual is damaged: a {type(data).__name__} where records were expected")
+            raise FileFormatError(
+                f"{where}: the residual is damaged: a {type(data).__name__} where records were expected"
+            )
         for key, row in data.items():
             try:
                 shape = tuple(int(size) for size in row["shape"])

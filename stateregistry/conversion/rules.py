@@ -283,7 +283,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         last = match.end()
     out += re.escape(text[last:])
     if "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):
-        raise RuleError(f"{pattern!r}: a '{{' or '}}' that is no capture", keys=(pattern,), hint="write {name} or {i+1}")
+        raise RuleError(
+            f"{pattern!r}: a '{{' or '}}' that is no capture", keys=(pattern,), hint="write {name} or {i+1}"
+        )
     return re.compile(f"{out}(?=/|\\Z)" if out else "")
 
 

@@ -187,7 +187,9 @@ def _atom(pattern: str, word: str) -> Atom:
 
 
 def _malformed(pattern: str, why: str) -> AxesError:
-    return AxesError(f"axis pattern {pattern!r}: {why}", found=pattern, hint="see the spec, chapter Layers: axis patterns")
+    return AxesError(
+        f"axis pattern {pattern!r}: {why}", found=pattern, hint="see the spec, chapter Layers: axis patterns"
+    )
 
 
 def parts_of(pattern: str) -> tuple[tuple[str, ...], ...]:

@@ -104,9 +104,7 @@ def _groups(entries: Iterable[str], names: set[str]) -> dict[str, set[str]]:
     return groups
 
 
-def _match(
-    row: Declaration, names: set[str], entries: Mapping[str, Entry], path: str
-) -> tuple[Piece, ...] | None:
+def _match(row: Declaration, names: set[str], entries: Mapping[str, Entry], path: str) -> tuple[Piece, ...] | None:
     """The pieces of a declaration that a group has; `None` where it is not this kind."""
     pieces = tuple(piece for piece in row.pieces if piece.name in names)
     if {piece.name for piece in pieces} != names:

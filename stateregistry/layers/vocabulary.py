@@ -20,6 +20,7 @@ from stateregistry.layers.axes import parts_of
 #: Config values that state or function depend on: groups, heads, eps, ...
 Config = Mapping[str, int | float | bool | str | tuple[int, ...] | None]
 
+
 def _gates(names: str) -> dict[str, str]:
     """The roles of a recurrent layer: per gate a kernel and a bias for the input and for the state."""
     roles: dict[str, str] = {}

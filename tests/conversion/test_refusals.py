@@ -176,7 +176,9 @@ def test_a_plan_reads_back_from_json_as_the_same_plan() -> None:
     models.assert_close(models.run_nnx(again.execute(net, models.NnxNet()).target), models.run_torch(net))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "stateregistry.plan/9"}', '{"schema": "stateregistry.plan/1"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": "stateregistry.plan/9"}', '{"schema": "stateregistry.plan/1"}']
+)
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(PlanError):
         sr.Plan.from_json(text)

@@ -81,7 +81,13 @@ def test_toml_gives_every_sort_of_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[[rename]\n", "[[renames]]\n", '[[rename]]\nsource = "a"\n', '[rename]\nsource = "a"\ntarget = "b"\n', "rename = 3\n"],
+    [
+        "[[rename]\n",
+        "[[renames]]\n",
+        '[[rename]]\nsource = "a"\n',
+        '[rename]\nsource = "a"\ntarget = "b"\n',
+        "rename = 3\n",
+    ],
 )
 def test_toml_that_is_no_rule_file_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.toml"

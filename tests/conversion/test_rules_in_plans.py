@@ -60,7 +60,9 @@ def test_a_derived_tree_has_no_place_for_what_is_dropped() -> None:
     assert set(done.target["params"]) == {"body"}
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(0.5, torch.int64), (-1, torch.uint8), (2.0, torch.bool), (1e39, torch.float32)])
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(0.5, torch.int64), (-1, torch.uint8), (2.0, torch.bool), (1e39, torch.float32)]
+)
 def test_a_fill_that_the_dtype_cannot_hold_is_a_problem(value: float, dtype: torch.dtype) -> None:
     def model() -> torch.nn.Module:
         net = torch.nn.Module()

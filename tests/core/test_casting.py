@@ -198,3 +198,40 @@ def test_the_foreign_byte_order_is_no_other_dtype() -> None:
     assert found is not None
     assert found.dtype.isnative
     assert found.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("source", [d for d in FLOATING if DTYPES[d] == 1])
+@pytest.mark.parametrize("target", FLOATING)
+def test_every_pair_of_floating_dtypes_is_decided(source: str, target: str) -> None:
+    codes = np.arange(256, dtype=np.uint8).view(numpy_dtype(source))
+    for code in codes:
+        found = _cast(np.array([code]), target, "lossless")
+        wide = float(code)
+        if found is not None:
+            assert _exact(found[0]) == _exact(code) or np.isnan(wide)
+            assert np.isnan(float(found[0])) == np.isnan(wide)
+
+
+@pytest.mark.parametrize(
+    ("target", "bits"), [("bfloat16", 8), ("float8_e4m3fn", 4), ("float8_e5m2", 3), ("float16", 11)]
+)
+def test_rounding_is_to_the_nearest_and_done_once(target: str, bits: int) -> None:
+    """A detour over float32 first rounds 1 + half a place + a little to 1 + half a place, and then to 1."""
+    half = 2.0**-bits
+    values = np.array([1 + half + 2.0**-40, 1 + half, 1 + half - 2.0**-40, -(1 + half + 2.0**-40), 1 + 3 * half])
+    found = _cast(values, target, "same_kind")
+    assert found is not None
+    step = 2 * half
+    assert found.astype(np.float64).tolist() == [1 + step, 1, 1, -(1 + step), 1 + 2 * step]
+
+
+@given(st.floats(min_value=-3e38, max_value=3e38, allow_subnormal=False))
+def test_bfloat16_is_the_nearest_of_its_neighbours(number: float) -> None:
+    found = _cast(np.array([number]), "bfloat16", "same_kind")
+    if found is None:
+        return
+    word = int(found.view(np.uint16)[0])
+    near = [word + step for step in (-1, 0, 1) if 0 <= word + step <= 0xFFFF]
+    options = np.array(near, np.uint16).view(numpy_dtype("bfloat16")).astype(np.float64)
+    distances = [abs(Fraction(number) - Fraction(float(x))) for x in options if np.isfinite(x)]
+    assert abs(Fraction(number) - Fraction(float(found[0]))) == min(distances)
