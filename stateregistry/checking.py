@@ -18,6 +18,9 @@ from stateregistry.entry import Entry, dtype_name
 if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
 
+#: For how many unknown keys of one report a similar one is looked for: that costs more than all the rest.
+SUGGESTED = 20
+
 #: The classes of problem, in the order in which a report prints them.
 CLASSES = ("missing", "unexpected", "shape", "dtype", "conflict", "invalid")
 
@@ -181,12 +184,14 @@ def compare(
         strict_persistence: a value for a non-persistent entry is unexpected (`load`; `replace` takes it).
     """
     problems: list[Problem] = []
+    strangers = 0
     given: dict[str, list[str]] = {}
     for key, array in arrays.items():
         canonical = aliases.get(key, key)
         entry = entries.get(canonical)
         if entry is None:
-            problems.append(unknown(key, entries, opaque or {}))
+            strangers += 1
+            problems.append(unknown(key, entries, opaque or {}, near=strangers <= SUGGESTED))
             continue
         if strict_persistence and not entry.persistent:
             problems.append(Problem("unexpected", key, "persistent entries only", "a non-persistent buffer"))
@@ -219,21 +224,21 @@ def _shape_hint(shape: tuple[int, ...], entry: Entry) -> str:
     return ""
 
 
-def unknown(key: str, entries: Mapping[str, Entry], opaque: Mapping[str, str]) -> Problem:
-    """The problem with a key that is neither an entry nor an alias."""
+def unknown(key: str, entries: Mapping[str, Entry], opaque: Mapping[str, str], *, near: bool = True) -> Problem:
+    """The problem with a key that is neither an entry nor an alias; `near`: look for a key that may be meant."""
     if key in opaque:
         return Problem("invalid", key, "a place that holds an array", f"opaque state ({opaque[key]})")
-    return Problem("unexpected", key, "a key of the registry", "none such", suggest(key, entries))
+    return Problem("unexpected", key, "a key of the registry", "none such", suggest(key, entries, near=near))
 
 
-def suggest(key: str, known: Mapping[str, Any]) -> str:
+def suggest(key: str, known: Mapping[str, Any], *, near: bool = True) -> str:
     """A hint for a key that is not known: its dotted spelling, or the closest key; empty where nothing is near."""
     if not isinstance(key, str):
         return ""
     slashed = key.replace(".", "/")
     if slashed in known:
         return f"keys are spelled with '/': {slashed!r}"
-    if len(known) > 20_000:  # difflib is quadratic in the length of names and linear in their number
+    if not near or len(known) > 2_000:  # difflib is quadratic in the length of names and linear in their number
         return ""
     import difflib  # lazy: only on the way to an error
 
@@ -274,6 +279,7 @@ def check(reg: StateRegistry, values: Mapping[str, Any], /, *, partial: bool = F
         Nothing for wrong values: they are in the report.
     """
     arrays, problems = gather(values, reg._convert)  # noqa: SLF001  # the hook of the same package
-    problems += compare(reg, reg.aliases, arrays, partial=partial, opaque=reg.opaque, strict_persistence=not partial)
-    failed = {reg.aliases.get(p.key, p.key) for p in problems if p.problem == "invalid"}
+    entries, aliases = dict(reg.items()), reg.aliases  # once: a live registry walks its model for each
+    problems += compare(entries, aliases, arrays, partial=partial, opaque=reg.opaque, strict_persistence=not partial)
+    failed = {aliases.get(p.key, p.key) for p in problems if p.problem == "invalid"}
     return Report.of([p for p in problems if not (p.problem == "missing" and p.key in failed)])

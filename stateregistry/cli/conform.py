@@ -27,7 +27,9 @@ _EPILOG = examples(
 
 @click.command(epilog=_EPILOG, short_help="Run an adapter through the conformance suite.")
 @click.argument("name", metavar="NAME")
-@click.option("--profile", type=click.Choice(("quick", "full")), default="quick", help="How much to run; quick by default.")
+@click.option(
+    "--profile", type=click.Choice(("quick", "full")), default="quick", help="How much to run; quick by default."
+)
 @click.option("--report", type=_FILE, metavar="FILE", help="Write the report as JSON.")
 @click.option("--html", type=_FILE, metavar="FILE", help="Write the report as a page that needs nothing but itself.")
 @click.option("--known", type=_FILE, metavar="FILE", help="A list of known failures, conformance.toml.")
@@ -35,7 +37,7 @@ _EPILOG = examples(
 @click.option("--time-limit", type=float, default=60.0, metavar="SECONDS", help="For one check; 60 by default.")
 @common
 @click.pass_obj
-def conform(terminal: Terminal, **options: Any) -> int:
+def conform(terminal: Terminal, /, **options: Any) -> int:
     """Run the adapter NAME, an installed harness or module:object, through the suite; exit with 1 if it does not conform.
 
     The harness runs in a process of its own, which may hang or crash. The level that a report of the full profile is

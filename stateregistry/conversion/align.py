@@ -7,7 +7,7 @@ layout rests on nothing but a name is an `assumption` that the caller must accep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import final
@@ -159,6 +159,8 @@ def _settle(
     """One pair, of a kind that both layers can be; a problem where there is none, or more than one."""
     left, right = readings(layer, source.side, rules), readings(other, target.side, rules)
     kinds = [kind for kind in left if kind in right]
+    if len(kinds) > 1 and alike([left[kind] for kind in kinds], source.side):
+        kinds = kinds[:1]
     where = (layer.path or "(the model)", other.path or "(the model)")
     if len(kinds) == 1:
         one, two = left[kinds[0]], right[kinds[0]]
@@ -192,6 +194,16 @@ def readings(layer: Layer, side: Side, rules: Rules) -> dict[str, Layer]:
         found = candidates(layer, adapter.dialect, side.entries) or {layer.kind: layer}
     wanted = {rule.kind for rule in rules.layers if covers(rule.path, layer.path)}
     return {kind: one for kind, one in found.items() if not wanted or kind in wanted}
+
+
+def alike(ways: Sequence[Layer], side: Side) -> bool:
+    """Whether it is all one which of several readings is right: they give the same roles to the same vectors.
+
+    A vector has one layout whatever the layer is: a norm of any kind has its scale and bias.
+    """
+    entries = [side.entries.get(side.canonical(key) or "") for key in ways[0].roles.values()]
+    vectors = all(entry is not None and len(entry.shape) <= 1 for entry in entries)
+    return vectors and all(dict(way.roles) == dict(ways[0].roles) for way in ways)
 
 
 def _grade(one: Layer, two: Layer, source: _Known, target: _Known, rules: Rules) -> tuple[Grade, str]:

@@ -6,10 +6,11 @@ pieces that the table always has (a BatchNorm counter) are added, and entries of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion.align import readings
+from stateregistry.conversion.align import alike, readings
 from stateregistry.conversion.joint import axis_config, lack_of
 from stateregistry.conversion.plan import PlanProblem
 from stateregistry.conversion.rules import Rules
@@ -46,6 +47,7 @@ class _Derivation:
         self.moved: dict[str, tuple[object, ...]] = {}  # target name -> what is done to its axes
 
     def run(self) -> Side:
+        self.source = replace(self.source, layers=_outermost(self.source.layers))
         layers = self._first_of_each_key()
         done: set[str] = set()
         inside = {key for layer in self.source.layers for key in layer.roles.values()}
@@ -88,6 +90,12 @@ class _Derivation:
     def _layer(self, layer: Layer) -> None:
         ways = readings(layer, self.source, self.rules)
         rows = {kind: row for kind in ways if (row := self.dialect.declaration(kind)) is not None}
+        if (
+            len(rows) > 1
+            and alike([ways[kind] for kind in rows], self.source)
+            and _name_alike(layer, tuple(rows.values()))
+        ):
+            rows = dict([next(iter(rows.items()))])
         if len(rows) != 1:
             self._no_row(layer, tuple(ways), tuple(rows))
             return
@@ -187,6 +195,24 @@ class _Derivation:
             self.entries[least] = entry
             aliases |= dict.fromkeys(others, least)
         return aliases
+
+
+def _outermost(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers without those that were inferred from arrays of an inferred layer around them."""
+    deep = {
+        layer.key(piece): layer for layer in layers if layer.inferred for piece in layer.pieces if "/" in piece.name
+    }
+    return tuple(
+        layer
+        for layer in layers
+        if not layer.inferred or any(deep.get(key, layer) is layer for key in layer.roles.values())
+    )
+
+
+def _name_alike(layer: Layer, rows: Sequence[Declaration]) -> bool:
+    """Whether several rows of a dialect give the arrays of a layer the same names, and none has more of its own."""
+    named = [{role: piece.name for role in layer.roles if (piece := row.piece(role)) is not None} for row in rows]
+    return all(names == named[0] for names in named)
 
 
 def _is_zero(layer: Layer, role: str) -> bool:

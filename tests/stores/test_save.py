@@ -214,7 +214,7 @@ def test_a_directory_that_does_not_exist_is_said_before_the_work_starts(tmp_path
         ({1: np.ones(2)}, errors.AdapterError),
         ({"w": [1, 2]}, errors.AdapterError),
         ("x.safetensors", errors.AdapterError),
-        (object(), errors.AdapterError),
+        (3.5, errors.AdapterError),
         ({"__metadata__": np.ones(2)}, errors.KeyPathError),
         ({"w": np.zeros(2, np.complex128)}, errors.UnsupportedError),
     ],
