@@ -6,6 +6,7 @@ adapter.
 
 from __future__ import annotations
 
+from stateregistry_flax.declared import bare, register_layer
 from stateregistry_flax.msgpack_store import MsgpackStore
 from stateregistry_flax.plugin import LinenAdapter, NnxAdapter
 
@@ -13,4 +14,4 @@ linen = LinenAdapter()
 nnx = NnxAdapter()
 msgpack = MsgpackStore()
 
-__all__ = ["linen", "msgpack", "nnx"]
+__all__ = ["bare", "linen", "msgpack", "nnx", "register_layer"]

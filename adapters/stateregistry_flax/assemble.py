@@ -60,6 +60,7 @@ def state_of(image: StateRegistry) -> Any:
         if not (isinstance(kind, type) and issubclass(kind, nnx.Variable)):
             kind = nnx.Param if entry.kind is Kind.PARAMETER else nnx.BatchStat
         flat[key] = kind(_typed_key(leaf, key) if issubclass(kind, nnx.RngKey) else leaf)
+    flat |= {alias: flat[key] for alias, key in image.aliases.items() if key in flat}  # one variable, several paths
     return nnx.State(_indices(keys.nest(flat)))
 
 

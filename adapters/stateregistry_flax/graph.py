@@ -8,6 +8,7 @@ reached, so that it can later be found again, and be proven still there, without
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -161,8 +162,15 @@ def _segment(name: Any, where: str) -> str:
         return keys.escape(name)
     if isinstance(name, int) and not isinstance(name, bool):
         return str(name)
+    if isinstance(name, tuple) and name and all(isinstance(part, (str, int)) and part != "" for part in name):
+        return spelled(name)
     message = f"{name!r} below {where or 'the root'!r} is no legal name: that is a non-empty str, or an index"
     raise errors.KeyPathError(message, keys=(where,), hint="rename the member in the model")
+
+
+def spelled(path: Iterable[Any]) -> str:
+    """One segment for a name that is itself a path: NNX's `WeightNorm` and `SpectralNorm` name what they hold like that."""
+    return keys.escape("/".join(map(str, path)))
 
 
 def _node(value: Any, known: dict[type[Any], Any]) -> Any:
@@ -232,6 +240,9 @@ def resolve(root: Any, key: str) -> Any:
         below = child(node, segment)
         if below is None and segment.isdecimal():
             below = child(node, int(segment))
+        if below is None and isinstance(node, dict):
+            spelled_so = (name for name in node if isinstance(name, tuple) and "/".join(map(str, name)) == segment)
+            below = node.get(next(spelled_so, None))
         node = below
     return node
 

@@ -1,30 +1,68 @@
 """Layers of a Linen model, from running its module abstractly: which submodule at which path has which type.
 
 Nothing is computed: `module.apply` is traced by `jax.eval_shape` over shapes, with every method call intercepted,
-so layers come in the order in which they are called. A layer type is a row of `ROWS`. Refuses a module that does
-not fit the variables. Imports JAX and Flax.
+so layers come in the order in which they are called. A layer type is a row of `ROWS` or registered by the user. Refuses
+a module that does not fit the variables. Imports JAX and Flax.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, final
 
 import flax.linen as nn
 import jax
-import numpy as np
-from flax.core import DenyList
+import jax.numpy as jnp
 
-from stateregistry import errors, keys
-from stateregistry_flax.arrays import is_array
-from stateregistry_flax.dialect import LINEN, PARAMS
-from stateregistry_flax.rows import Sight, layer, sight, table
+from stateregistry_flax import attention, contraction, recurrent, rows, standard
+from stateregistry_flax.declared import Row
+from stateregistry_flax.dialect import SPELLED_LINEN as SPELLED
+from stateregistry_flax.tracing import Invocation, abstract, watch
 
 if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Layer
     from stateregistry.registry import StateRegistry
 
-ROWS = table(nn.Dense, nn.Conv, nn.BatchNorm, nn.LayerNorm, nn.Embed)
+__all__ = ["ACTIVATIONS", "ROWS", "Trace", "abstract"]
+
+#: What Linen and NNX call the activations of the spec.
+ACTIVATIONS: Final[recurrent.Names] = {
+    jax.nn.sigmoid: "sigmoid", nn.sigmoid: "sigmoid", jnp.tanh: "tanh", nn.tanh: "tanh", jax.nn.tanh: "tanh",
+    jax.nn.relu: "relu", nn.relu: "relu",
+}  # fmt: skip
+
+
+def _groups(module: Any) -> int:
+    """The number of groups of a bound GroupNorm, which may say their size instead."""
+    if module.num_groups is not None:
+        return int(module.num_groups)
+    arrays = jax.tree_util.tree_leaves(module.variables)
+    return int(arrays[0].shape[-1]) // int(module.group_size) if arrays else 0
+
+
+def _head_dim(module: Any) -> int:
+    """The size of a head of a bound attention; without `qkv_features`, the features of the input are divided."""
+    if module.qkv_features is not None:
+        return int(module.qkv_features) // int(module.num_heads)
+    return int(jnp.shape(nn.meta.unbox(module.variables["params"]["query"]["kernel"]))[-1])
+
+
+_LSTM: Final = Row(recurrent.gated("lstm", SPELLED.lstm(), ACTIVATIONS))
+_GENERAL: Final = contraction.general(SPELLED, lambda module: module.features, lambda module: module.batch_dims)
+_ATTENTION: Final = Row(standard.used(attention.attention(SPELLED, nn.dot_product_attention, _head_dim)))
+
+#: Every type of Linen that is a standard layer.
+ROWS: Final[Mapping[type, Row]] = {
+    **standard.table(SPELLED, nn, nn.Dense, "*features", _groups, {}),
+    nn.DenseGeneral: Row(standard.used(_GENERAL)),
+    nn.Einsum: Row(standard.used(contraction.einsum(SPELLED))),
+    nn.MultiHeadDotProductAttention: _ATTENTION,
+    nn.SelfAttention: _ATTENTION,  # with a `__call__` of its own, which only passes one input on as all three
+    nn.LSTMCell: _LSTM,
+    nn.OptimizedLSTMCell: _LSTM,
+    nn.GRUCell: Row(recurrent.gated("gru", SPELLED.gru, ACTIVATIONS)),
+    nn.SimpleCell: Row(recurrent.simple(SPELLED.simple("i", "h"), ACTIVATIONS)),
+}
 
 
 @final
@@ -40,66 +78,17 @@ class Trace:
     def __init__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], rngs: Any = None, method: Any = None
     ) -> None:
-        self._module = module
-        self._args, self._kwargs = args, dict(kwargs)
-        self._rngs, self._method = rngs, method
-        self._seen: dict[tuple[str, ...], Sight] | None = None
+        self._invocation = Invocation(module, args, dict(kwargs), rngs, method)
+        self._seen: tuple[rows.Sight, ...] | None = None
 
     def layers(self, registry: StateRegistry) -> tuple[Layer, ...]:
         """The layers that the calls and the entries of the registry form.
 
         Raises:
-            AdapterError: the module cannot be run on these variables and arguments.
+            AdapterError: the module cannot be run on these variables and arguments, or a registered declaration fails.
+            AxesError: an array has other axes than a registered declaration says.
         """
-        if self._seen is None:
-            self._seen = self._run(registry.unwrap())
         entries = dict(registry)
-        made = (layer(LINEN, seen, keys.join(*path) if path else "", entries) for path, seen in self._seen.items())
-        return tuple(found for found in made if found is not None)
-
-    def _run(self, variables: Any) -> dict[tuple[str, ...], Sight]:
-        found: dict[tuple[str, ...], Sight] = {}
-
-        def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-            if context.method_name != "setup" and context.module.path not in found:
-                seen = sight(context.module, ROWS)
-                if seen is not None:
-                    found[context.module.path] = seen
-            return call(*args, **kwargs)
-
-        def apply(variables: Any, args: Any, kwargs: Any) -> None:
-            rngs = {"params": jax.random.key(0)} if self._rngs is None else self._rngs
-            # A collection that may change is also made where it is missing, but parameters have to be there.
-            buffers = DenyList(PARAMS)
-            with nn.intercept_methods(note):
-                self._module.apply(variables, *args, **kwargs, rngs=rngs, method=self._method, mutable=buffers)
-
-        try:
-            abstract(apply, variables, self._args, self._kwargs)
-        except Exception as error:  # the module is the user's: whatever it raises is told
-            message = f"{type(self._module).__name__} cannot be run on these variables: {type(error).__name__}: {error}"
-            hint = (
-                "pass the module that made the variables, with args= and kwargs= as it is called (and rngs=, method=)"
-            )
-            raise errors.AdapterError(message, hint=hint) from error
-        return found
-
-
-def abstract(function: Callable[..., Any], /, *operands: Any) -> Any:
-    """`jax.eval_shape` of a call in which only arrays are abstract: flags, names and the like stay what they are.
-
-    Returns:
-        The arrays of the result as `jax.ShapeDtypeStruct`s; what is no array must not be in it.
-    """
-    leaves, treedef = jax.tree_util.tree_flatten(operands)
-    arrays = {index: leaf for index, leaf in enumerate(leaves) if is_array(leaf) and _traceable(leaf)}
-
-    def call(arrays: Mapping[int, Any]) -> Any:
-        filled = [arrays.get(index, leaf) for index, leaf in enumerate(leaves)]
-        return function(*jax.tree_util.tree_unflatten(treedef, filled))
-
-    return jax.eval_shape(call, arrays)
-
-
-def _traceable(leaf: Any) -> bool:
-    return not isinstance(leaf.dtype, np.dtype) or leaf.dtype.kind not in "OSTUVMm"
+        if self._seen is None:
+            self._seen = watch(self._invocation, registry.unwrap(), ROWS)
+        return rows.placed(self._seen, entries)

@@ -31,6 +31,7 @@ class TorchRegistry(StateRegistry):
 
     A lookup by key costs the depth of the key: the census of the last listing says which objects a key means, and the
     module is asked whether it still holds them. The objects of that census are kept alive until the next listing.
+    A write holds the values given and the old ones in host memory until it is done, whatever the device of the model.
 
     Raises:
         AbstractError: lazy parameters without a shape. KeyPathError, DuplicateKeyError, UnsupportedError: names or

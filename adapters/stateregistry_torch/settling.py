@@ -72,9 +72,7 @@ def _all_at_once(found: Walk, settled: Settled) -> list[int] | None:
         Where the memory of each row ends; `None`, with `settled` unchanged, where rows need a look each.
     """
     tensors = found.tensors
-    if not _PLAIN.issuperset(map(type, tensors)) or len(set(map(id, tensors))) < len(tensors):
-        return None
-    if not {torch.strided}.issuperset(map(_LAYOUT, tensors)):
+    if not _PLAIN.issuperset(map(type, tensors)) or not {torch.strided}.issuperset(map(_LAYOUT, tensors)):
         return None
     try:
         starts = list(map(torch.Tensor.data_ptr, tensors))

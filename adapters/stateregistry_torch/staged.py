@@ -23,7 +23,7 @@ class Staged(Protocol):
     """A value that is ready to be committed."""
 
     def commit(self) -> None:
-        """Change the tensors: all of them, or none if it raises."""
+        """Change the tensors. What was changed before a failure is brought back by the backup of the cell."""
 
 
 @final
@@ -166,12 +166,5 @@ def _check_swappable(tensor: torch.Tensor) -> None:
 
 
 def _swap_all(tensors: Sequence[torch.Tensor], twins: Sequence[torch.Tensor]) -> None:
-    done: list[tuple[torch.Tensor, torch.Tensor]] = []
-    try:
-        for tensor, twin in zip(tensors, twins, strict=True):
-            torch.utils.swap_tensors(tensor, twin)
-            done.append((tensor, twin))
-    except BaseException:
-        for tensor, twin in reversed(done):
-            torch.utils.swap_tensors(tensor, twin)
-        raise
+    for tensor, twin in zip(tensors, twins, strict=True):
+        torch.utils.swap_tensors(tensor, twin)

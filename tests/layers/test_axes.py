@@ -209,3 +209,46 @@ def test_different_axes_are_not_a_move() -> None:
 def test_signatures_tell_different_moves_of_one_shape_apart(one: str, two: str) -> None:
     shape = (4, 4, 4)
     assert axes.derive("a b c", shape, one, shape).signature != axes.derive("a b c", shape, two, shape).signature
+
+
+@pytest.mark.parametrize(("outs", "ins"), [((2, 2), (2, 2)), ((2, 3), (5,)), ((6,), (2, 2, 2))])
+def test_axes_that_are_written_out_refine_a_plain_axis_of_the_same_name(
+    outs: tuple[int, ...], ins: tuple[int, ...]
+) -> None:
+    """A layer with several axes in or out, and one that has them in one: the last varies fastest, as in a reshape."""
+    many = " ".join(
+        [f"in.{n}" if len(ins) > 1 else "in" for n in range(len(ins))]
+        + [f"out.{n}" if len(outs) > 1 else "out" for n in range(len(outs))]
+    )
+    flat = (math.prod(outs), math.prod(ins))
+    array = filled(flat)
+    move = axes.derive("out in", flat, many, (*ins, *outs))
+    assert np.array_equal(move.apply(array), array.T.reshape(*ins, *outs))
+    assert move.inverse().apply(move.apply(array)).tobytes() == array.tobytes()
+    bias = axes.derive("out", flat[:1], many[many.index("out") :], outs)
+    assert np.array_equal(bias.apply(filled(flat[:1])), filled(outs))
+
+
+def test_written_out_axes_that_do_not_multiply_to_the_plain_one_are_refused() -> None:
+    with pytest.raises(AxesError, match="does not agree"):
+        axes.derive("out in", (5, 3), "in out.0 out.1", (3, 2, 2))
+    with pytest.raises(AxesError, match="same axes"):
+        axes.derive("in out.0 out.1", (3, 2, 2), "in out.0 out.1 out.2", (3, 2, 2, 1))
+
+
+def test_a_family_in_one_native_axis_has_as_many_members_as_another_array_says() -> None:
+    alone = axes.bind("(*features)", (24,))
+    assert alone.neutral == ("features.0",)
+    array = filled((4, 6))
+    move = axes.derive("*features", array.shape, "(*features)", (24,))
+    assert move.target.neutral == ("features.0", "features.1")
+    assert np.array_equal(move.apply(array), array.reshape(24))
+    assert move.inverse().apply(move.apply(array)).tobytes() == array.tobytes()
+    with pytest.raises(AxesError, match="nothing says how many"):
+        axes.bind("(in *spatial)", (12,), {"in": 3})
+
+
+def test_a_reversed_axis_stays_reversed_when_it_is_refined() -> None:
+    array = filled((6,))
+    move = axes.derive("-a", (6,), "a.0 a.1", (2, 3))
+    assert np.array_equal(move.apply(array), array[::-1].reshape(2, 3))

@@ -126,6 +126,35 @@ def test_objects_over_one_meta_storage_are_tied_before_and_after(same):
     same(reg.read("z"), value)
 
 
+def test_a_failure_between_two_objects_over_one_storage_is_undone(monkeypatch):
+    model = nn.Module()
+    model.z = nn.Parameter(torch.empty(3, device="meta"))
+    model.a = nn.Parameter(model.z.detach())
+    swap = torch.utils.swap_tensors
+
+    def failing(one, other):
+        if one is model.a:
+            raise RuntimeError("no memory")
+        swap(one, other)
+
+    monkeypatch.setattr(torch.utils, "swap_tensors", failing)
+    reg = sr.of(model)
+    with pytest.raises(errors.CommitError, match="every place has its old value"):
+        reg.replace({"a": np.ones(3, np.float32)})
+    assert model.z.is_meta
+    assert model.a.is_meta
+
+
+def test_a_part_of_a_meta_tensor_is_abstract_too():
+    model = nn.Module()
+    model.register_buffer("part", torch.empty(4, device="meta")[1:])
+    reg = sr.of(model)
+    assert not reg["part"].concrete
+    assert [entry.concrete for entry in reg.values()] == [False]
+    reg.replace({"part": np.ones(3, np.float32)})
+    assert model.part.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_what_is_not_given_stays_abstract():
     model = meta()
     reg = sr.of(model)
@@ -197,16 +226,16 @@ def test_a_native_failure_in_a_mixed_model_restores_values_and_abstractness(monk
     swap = torch.utils.swap_tensors
 
     def failing(one, other):
-        if len(swaps) == 3:
-            swaps.append("failed")
+        swaps.append("failed" if len(swaps) == 3 else one)
+        if swaps[-1] == "failed":
             raise RuntimeError("no memory")
-        swaps.append(one)
         swap(one, other)
 
     monkeypatch.setattr(torch.utils, "swap_tensors", failing)
     with pytest.raises(errors.CommitError, match="every place has its old value"):
         reg.replace(values_of(reg))
-    assert "failed" in swaps
+    assert swaps[3] == "failed"
+    assert [id(tensor) for tensor in swaps[4:]] == [id(tensor) for tensor in swaps[2::-1]]  # no other one is touched
     assert {key for key, entry in reg.items() if entry.concrete} == {"real/weight", "real/bias"}
     assert reg.read("real/weight").tobytes() == before.tobytes()
     monkeypatch.undo()

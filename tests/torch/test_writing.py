@@ -9,6 +9,7 @@ from torch import nn
 
 import stateregistry as sr
 from stateregistry import errors
+from stateregistry_torch import overlap
 
 
 def model_of(seed=0):
@@ -92,18 +93,18 @@ def test_a_write_between_forward_and_backward_is_noticed_by_autograd():
         out.backward()
 
 
-def test_a_write_to_one_of_two_objects_over_one_memory_is_noticed_at_both():
+@pytest.mark.parametrize("again", [lambda p: p.detach(), lambda p: p.data, lambda p: torch.from_numpy(p.detach().numpy())],
+                         ids=["detached", "data", "from NumPy"])  # fmt: skip
+def test_a_write_to_one_of_two_objects_over_one_memory_is_noticed_at_both(again):
     model = nn.Module()
     model.z = nn.Parameter(torch.randn(3, 3))
-    model.a = nn.Parameter(model.z.detach())
-    versions = model.z._version, model.a._version
+    model.a = nn.Parameter(again(model.z))
+    assert dict(sr.of(model).aliases) == {"z": "a"}
     for name in ("z", "a"):
         out = (torch.randn(3, 3, requires_grad=True) @ getattr(model, name)).sum()
         sr.of(model).replace({"a": np.ones((3, 3), np.float32)})
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             out.backward()
-    assert model.z._version > versions[0]
-    assert model.a._version > versions[1]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,25 @@ def test_a_group_of_a_parameter_and_a_transient_buffer_is_a_persistent_parameter
     assert not sr.of(model)["cache"].trainable
 
 
+def test_a_gradient_of_a_buffer_does_not_make_its_group_trainable():
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.randn(3), requires_grad=False)
+    model.register_buffer("b", model.weight.detach().requires_grad_())
+    assert not sr.of(model)["b"].trainable
+    assert sr.of(model)["b"].kind is sr.Kind.PARAMETER
+
+
+def test_a_buffer_that_is_saved_anywhere_is_saved():
+    model = nn.ModuleDict({"a": nn.Module(), "b": nn.Module()})
+    model["a"].register_buffer("x", torch.randn(3), persistent=False)
+    model["b"].register_buffer("x", model["a"].x)
+    reg = sr.of(model)
+    assert dict(reg.aliases) == {"b/x": "a/x"}
+    assert reg["a/x"].persistent
+    model["b"].register_buffer("x", model["a"].x, persistent=False)
+    assert not reg["a/x"].persistent
+
+
 def test_two_storages_over_one_numpy_array_are_a_tie():
     memory = np.zeros(4, np.float32)
     model = nn.Module()
@@ -280,6 +300,31 @@ def test_what_shares_a_part_with_an_earlier_place_is_opaque(part):
     assert reg.opaque == {"part": "it shares a part of its memory with 'w'"}
     with pytest.raises(errors.SourceError):
         reg.replace({"part": reg.read("w")})
+
+
+def test_every_part_of_a_large_place_is_found_however_many_there_are():
+    model = nn.Module()
+    model.w = nn.Parameter(torch.randn(10, 10))
+    for row in (1, 4, 7):
+        model.register_buffer(f"row{row}", model.w.detach()[row])
+    assert set(sr.of(model).opaque) == {"row1", "row4", "row7"}
+
+
+def test_a_strided_place_reaches_further_than_its_size():
+    base = torch.zeros(8)
+    model = nn.Module()
+    model.register_buffer("even", base[::2])
+    model.register_buffer("last", base[6:7])
+    model.register_buffer("between", base[5:6])
+    reg = sr.of(model)
+    assert set(reg.opaque) == {"last"}
+    assert list(reg) == ["between", "even"]
+
+
+def test_empty_tensors_are_never_one_place():
+    empty = torch.zeros(0, 3)
+    assert not overlap.same_place(empty, empty)
+    assert not overlap.share_elements(empty, empty)
 
 
 def test_parts_that_interleave_without_meeting_are_places_of_their_own(same):
