@@ -9,7 +9,7 @@ READY := $(VENV)/ready
 
 export JAX_PLATFORMS ?= cpu
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint types docs bench wheel-check format clean
+.PHONY: help demo test soak lint types docs conform bench wheel-check format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ types: $(READY) ## mypy strict
 
 docs: $(READY) ## regenerate the generated pages, check links
 	$(BIN)/python docs/build.py
+
+conform: $(READY) ## every first-party adapter through the full suite; writes docs/conformance/
+	$(BIN)/python docs/conform.py
 
 bench: $(READY) ## every benchmark, each with a table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -153,6 +153,8 @@ def check_with_extras(python: Path, elsewhere: Path, wheel: Path) -> None:
     expect(all(name in listed for name in ADAPTERS), True, "`stateregistry adapters` lists all five")
     for adapter in ("numpy", "numpy-frozen"):
         conform(python, elsewhere, adapter)
+    run([script, "conform", "numpy", "--report", "numpy.json", "--html", "numpy.html"], elsewhere)
+    passed("`stateregistry conform` finds the suite, and writes a report and a page")
 
 
 def check_the_outside_door(python: Path, room: Path) -> None:

@@ -1,0 +1,54 @@
+"""All checks, chapter by chapter."""
+
+from __future__ import annotations
+
+from stateregistry_conformance.check import Check
+from stateregistry_conformance.checks import (
+    across,
+    aliases,
+    atomicity,
+    breadth,
+    breadth_of_writes,
+    casts,
+    dtypes,
+    enumeration,
+    errors,
+    golden,
+    intake,
+    keys,
+    kinds,
+    loading,
+    lockstep,
+    reading,
+    snapshots,
+    writing,
+)
+
+_CHAPTERS = (
+    keys,
+    kinds,
+    enumeration,
+    reading,
+    writing,
+    intake,
+    atomicity,
+    loading,
+    dtypes,
+    casts,
+    aliases,
+    snapshots,
+    errors,
+    breadth,
+    breadth_of_writes,
+    lockstep,
+    across,
+)
+
+#: Every check by name, in the order of the specification.
+CHECKS: dict[str, Check] = {
+    found.name: found
+    for found in (
+        *(one for chapter in _CHAPTERS for one in vars(chapter).values() if isinstance(one, Check)),
+        *golden.GOLDEN,
+    )
+}
