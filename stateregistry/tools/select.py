@@ -57,7 +57,8 @@ def count(reg: StateRegistry | Any, where: Where = None) -> int:
 def mask(reg: StateRegistry | Any, where: Where) -> Any:
     """Whether each parameter is selected, in the tree type that the framework has for its parameters.
 
-    optax takes it as it is (`optax.masked`), `with_trainable` takes it where that tree is a flat dict.
+    optax takes it as it is (`optax.masked`); torch's is a dict by the names of `named_parameters()`. Its keys are native
+    names: `with_trainable` takes keys of the registry instead, `{key: bool}`.
 
     Args:
         reg: a registry or a live object.
