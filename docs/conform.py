@@ -30,7 +30,7 @@ HEAD = """\
 # Conformance reports
 
 Every first-party adapter, run through the full profile of the conformance suite. Written by `make conform`, from the reports
-beside this page; a test holds them to the suite of this checkout. [What a level means](../guides/conformance.md), and
+beside this page; a test holds them to the suite of this checkout
 [what each requirement says](../spec/0.1.md). The [matrix](index.html) is one file: save it and open it in a browser.
 
 | adapter | level | requirements | framework | capabilities |

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -103,6 +103,10 @@ class Report:
     def ok(self) -> bool:
         """Nothing is wrong."""
         return not self.problems
+
+    def renamed(self, names: Mapping[str, str], /) -> Report:
+        """The same report with keys as the caller gave them, where those were aliases."""
+        return Report.of([replace(problem, key=names.get(problem.key, problem.key)) for problem in self.problems])
 
     def without(self, allowed: frozenset[str], /) -> Report:
         """The same report less the classes named."""

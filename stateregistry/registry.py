@@ -291,26 +291,30 @@ class StateRegistry(Mapping[str, Entry], ABC):
         problems += checking.compare(entries, aliases, arrays, partial=True, opaque=self._opaque())
         if problems:
             raise checking.refuse(checking.Report.of(problems), "cannot replace")
-        return self._write({aliases.get(key, key): (key, array) for key, array in arrays.items()}, entries)
+        names = {aliases.get(key, key): key for key in arrays}
+        try:
+            return self._write({key: arrays[given] for key, given in names.items()}, entries)
+        except errors.MismatchError as error:
+            raise checking.refuse(error.report.renamed(names), "cannot replace") from error
 
-    def _write(self, arrays: Mapping[str, tuple[str, np.ndarray]], entries: Mapping[str, Entry]) -> Self:
-        """Stage and commit arrays by canonical key, each with the name that the caller gave it."""
+    def _write(self, arrays: Mapping[str, np.ndarray], entries: Mapping[str, Entry]) -> Self:
+        """Stage and commit arrays by canonical key."""
         abstract = tuple(sorted(key for key in arrays if not entries[key].concrete))
         if abstract and not self.materialises:
-            names = ", ".join(map(repr, abstract[:5]))
-            message = f"{len(abstract)} entries are abstract and cannot be given values in place: {names}"
+            shown = ", ".join(map(repr, abstract[:5]))
+            message = f"{len(abstract)} entries are abstract and cannot be given values in place: {shown}"
             raise errors.AbstractError(message, keys=abstract, hint="build the model with real arrays first")
         staged: dict[str, Any] = {}
         problems = []
-        for key, (given, array) in arrays.items():
+        for key, array in arrays.items():
             try:
                 staged[key] = self._stage(key, array)
             except errors.StateError as error:
                 text = str(entries[key])
-                problems.append(checking.Problem("invalid", given, text, error.message, error.hint or "", error))
+                problems.append(checking.Problem("invalid", key, text, error.message, error.hint or "", error))
             except Exception as error:  # noqa: BLE001  # the framework refused the value: reported with the others
                 found = f"{type(error).__name__}: {error}"
-                problems.append(checking.Problem("invalid", given, str(entries[key]), found, cause=error))
+                problems.append(checking.Problem("invalid", key, str(entries[key]), found, cause=error))
         if problems:
             raise checking.refuse(checking.Report.of(problems), "cannot replace")
         if not staged:

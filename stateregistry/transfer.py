@@ -64,18 +64,19 @@ def load(target: Any, source: Any = _NOTHING, allow: Collection[str] = ()) -> St
     if not report.ok:
         raise _refused(report)
     entries, aliases = registry._listing(), registry.aliases  # noqa: SLF001  # the base class of the same package
-    known: dict[str, tuple[str, np.ndarray]] = {}
+    known: dict[str, np.ndarray] = {}
+    names: dict[str, str] = {}
     for key, array in arrays.items():
         canonical = aliases.get(key, key)
         entry = entries.get(canonical)
         if entry is not None and entry.persistent:
-            known[canonical] = (key, array)
+            known[canonical], names[canonical] = array, key
     try:
         return registry._write(known, entries)  # noqa: SLF001  # as replace, which would copy everything once more
     except errors.LoadError:
         raise
     except errors.MismatchError as error:
-        raise _refused(error.report) from error
+        raise _refused(error.report.renamed(names)) from error
 
 
 def _allowed(allow: Collection[str]) -> frozenset[str]:

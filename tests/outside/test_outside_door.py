@@ -175,7 +175,7 @@ def test_a_model_converts_to_the_reference_and_back_bit_for_bit(python, site, tm
             "registry.py",
             "for path, box in found)",
             "for path, box in {box: (path, box) for path, box in found}.values())",
-            "one tied place becomes several",
+            "that are not tied",
         ),
     ],
     ids=["the axes of the table are exchanged", "inner layers are not found", "a shared layer is found once"],

@@ -15,6 +15,8 @@ def slot_of(leaf: Leaf) -> Slot:
     dtype = leaf.entry.dtype
     if dtype not in CODES:
         raise CannotBuild(f"toybox has no {dtype}")
+    if not leaf.concrete or (leaf.can_train and not leaf.trainable):
+        raise CannotBuild("a slot always has bytes, and every weight is trained")
     if leaf.kind is sr.Kind.BUFFER:
         return Stat(leaf.value.shape, dtype, leaf.value.tobytes(), kept=leaf.persistent)
     if not leaf.persistent:
