@@ -161,7 +161,7 @@ def verify(paths: Sequence[Path], terminal: Terminal, *, rerun: bool = False) ->
 
 def _verified(path: Path, *, rerun: bool) -> tuple[Report | None, Level | None, tuple[str, ...]]:
     try:
-        report = _read(path)
+        report = parse(_content(path))
     except ReportError as error:
         return None, None, (error.message,)
     wrong = problems(report)
@@ -240,13 +240,18 @@ def _use(message: str, hint: str) -> errors.StateError:
 
 def _read(path: Path) -> Report:
     try:
-        return parse(path.read_bytes())
+        return parse(_content(path))
+    except ReportError as error:
+        raise ReportError(f"{path}: {error.message}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise errors.FileMissingError(f"{path}: there is no such file") from error
     except OSError as error:
         raise errors.FileAccessError(f"{path}: cannot be read: {error.strerror}") from error
-    except ReportError as error:
-        raise ReportError(f"{path}: {error.message}") from error
 
 
 def _replaceable(path: Path | None) -> None:

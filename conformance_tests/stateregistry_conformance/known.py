@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from stateregistry.errors import FileFormatError
 from stateregistry_conformance.specification import excluded, requirements
-from stateregistry_conformance.verdict import Row, Status, combined
+from stateregistry_conformance.verdict import NOT_REACHED, Row, Status, combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,21 +110,30 @@ def apply(rows: Iterable[Row], known: Iterable[Expected], today: dt.date) -> tup
     for row in rows:
         if row.requirement in live and row.status is Status.FAIL:
             one = listed[row.requirement]
-            changed.append(
-                replace(row, status=Status.EXPECTED_FAIL, detail=f"{row.detail} (known: {one.reason}, {one.issue})")
-            )
+            detail = f"{row.detail} (known: {one.reason}, {one.issue})"
+            changed.append(replace(row, status=Status.EXPECTED_FAIL, detail=detail))
         else:
             changed.append(row)
+    failed = {row.requirement for row in changed if row.status is Status.EXPECTED_FAIL}
+    ended = {row.check for row in changed if row.status is Status.EXPECTED_FAIL}
+    changed = [
+        replace(row, status=Status.EXPECTED_FAIL) if row.check in ended and unreached(row) else row for row in changed
+    ]
     stale = []
     for name, one in listed.items():
         decided = combined([row.status for row in changed if row.requirement == name])
         trouble = _trouble(one, today)
-        if trouble is None and Status.EXPECTED_FAIL not in {row.status for row in changed if row.requirement == name}:
+        if trouble is None and name not in failed:
             trouble = f"listed as a known failure, and it is {decided.value}: take it off the list"
         if trouble is not None:
             requirement = name if name in requirements() else ""
             stale.append(Row(requirement, f"{CHECK}: {name}", Status.STALE, trouble, layer="directed", blame="harness"))
     return (*changed, *stale)
+
+
+def unreached(row: Row) -> bool:
+    """Whether the check of a row ended at another requirement: a known failure there is the reason here, too."""
+    return row.status in {Status.UNTESTED, Status.EXPECTED_FAIL} and row.detail.startswith(NOT_REACHED)
 
 
 def _trouble(one: Expected, today: dt.date) -> str | None:

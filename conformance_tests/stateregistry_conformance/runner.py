@@ -37,7 +37,7 @@ GROUP: Final = "stateregistry.harnesses"
 _HERE: Final = Path(__file__).resolve().parent
 #: Addresses in a `repr` differ from run to run, and say nothing.
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,16}\b")
-_LONGEST: Final = 2000
+_LONGEST: Final = 8000
 
 
 # ------------------------------------------------------------------------------------------------------------- harnesses
@@ -168,7 +168,8 @@ def _decide(subject: Subject, one: Check, verdict: Verdict, profile: Profile) ->
         verdict.stop(Status.ERROR if ours else Status.FAIL, text if ours else f"unexpected {text}")
         return "suite" if ours else "adapter", ""
     verdict.close()
-    return "suite", ""
+    failed = any(status is Status.FAIL for status, _ in verdict.statuses.values())
+    return "adapter" if failed else "suite", ""
 
 
 def _of_a_wrong_claim(one: Check, rows: list[Row]) -> list[Row]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from stateregistry.report.spelling import printable
+from stateregistry_conformance.known import unreached
 from stateregistry_conformance.specification import requirements
 from stateregistry_conformance.verdict import Row, Status
 
@@ -69,6 +70,7 @@ def verdict(report: Report) -> list[Line]:
         lines += [Line("", _TONES[status], status.value, f"  {key:16} ") for key, status in statuses.items()]
     for row in _wrong(report):
         lines += _explained(row)
+    lines += _unreached(report)
     unrun = [row for row in report.rows if row.status is Status.UNTESTED and row.detail.startswith("not run: ")]
     if unrun:
         checks = len({row.check for row in unrun})
@@ -104,7 +106,23 @@ def _head(report: Report, statuses: Mapping[str, Status]) -> Line:
 
 def _wrong(report: Report) -> list[Row]:
     good = {Status.PASS, Status.NOT_APPLICABLE}
-    return [row for row in report.rows if row.status not in good and not row.detail.startswith("not run: ")]
+    return [
+        row
+        for row in report.rows
+        if row.status not in good and not row.detail.startswith("not run: ") and not unreached(row)
+    ]
+
+
+def _unreached(report: Report) -> list[Line]:
+    """One line for each check that ended at one of its requirements, with those that it did not come to."""
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        if unreached(row):
+            found.setdefault(row.check, []).append(row.requirement)
+    lines = []
+    for check, names in found.items():
+        lines += [Line(), Line(f" by {check}, which ended before: {', '.join(names)}", "warn", "not reached")]
+    return lines
 
 
 def _explained(row: Row) -> list[Line]:

@@ -38,6 +38,10 @@ class Status(enum.Enum):
     UNTESTED = "untested"
 
 
+#: How the detail of a row begins whose check ended at another of its requirements.
+NOT_REACHED = "the check ended before it: "
+LINE = "\n"
+
 #: Which of several verdicts on one requirement counts: the first of these that is among them.
 _WORST_FIRST = (
     Status.FAIL, Status.ERROR, Status.STALE, Status.UNTESTED, Status.EXPECTED_FAIL, Status.PASS, Status.NOT_APPLICABLE,
@@ -220,13 +224,15 @@ class Verdict:
         undecided = [name for name in self._ids if name not in self.statuses]
         for number, name in enumerate(undecided):
             reached = number == 0 or status is Status.NOT_APPLICABLE
-            text = detail if reached else f"the check ended before it: {detail}"
+            text = detail if reached else f"{NOT_REACHED}{detail.partition(LINE)[0]}"
             self.statuses[name] = (status if reached else Status.UNTESTED, text)
 
     def close(self) -> None:
         """Whatever was not decided is untested."""
+        failed = [detail for status, detail in self.statuses.values() if status is Status.FAIL]
+        why = f"{NOT_REACHED}{failed[0].partition(LINE)[0]}" if failed else "the check ended without a verdict"
         for name in self._ids:
-            self.statuses.setdefault(name, (Status.UNTESTED, "the check ended without a verdict"))
+            self.statuses.setdefault(name, (Status.UNTESTED, why))
 
 
 @final

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Every requirement that a step can find broken.
 IDS: Final = (
-    "SR-KIND-002", "SR-KIND-006", "SR-LIST-001", "SR-LIST-004", "SR-LIST-007", "SR-LIST-009", "SR-LIST-011", "SR-LIST-012", "SR-READ-003",
+    "SR-KIND-002", "SR-KIND-006", "SR-LIST-001", "SR-LIST-004", "SR-LIST-007", "SR-LIST-010", "SR-LIST-011", "SR-LIST-012", "SR-READ-003",
     "SR-READ-004", "SR-READ-006", "SR-WRITE-001", "SR-WRITE-002", "SR-WRITE-003", "SR-WRITE-004", "SR-WRITE-008",
     "SR-WRITE-011", "SR-WRITE-015", "SR-WRITE-016", "SR-ATOM-001", "SR-ATOM-002", "SR-LOAD-001", "SR-LOAD-002", "SR-LOAD-003",
     "SR-ALIAS-006", "SR-SNAP-002", "SR-SNAP-006", "SR-ERR-002", "SR-ERR-004",
@@ -124,15 +124,17 @@ class Lockstep:
         """`replace` by values or faults."""
         model = self._at(at)
         items = self._given(model, given)
-        report = model.flat.report(items, whole=False)
+        report, before = model.flat.report(items, whole=False), model.flat.copy()
         expected = error_of(report)
         what = f"replace({dict(given)!r})"
         result, error = self._call(lambda: model.registry.replace(_objects(items)), what)
+        if expected is not None:  # a refusal is not a matter of how often one asks
+            result, error = self._call(lambda: model.registry.replace(_objects(items)), what)
         _spoil(items)
         if expected is None:
             self._no_error(error, "SR-WRITE-001", what)
             model.flat.write({name: one.value for name, one in items.items() if one.value is not None})
-            self._rebind(at, result, what)
+            self._rebind(at, result, what, before)
             self._agree(at, f"after {what}, with the caller's arrays spoilt", "SR-WRITE-001")
         else:
             self._refused(error, expected, "SR-ERR-002", what)
@@ -152,8 +154,10 @@ class Lockstep:
         items = {name: Given(held[name], value, self._misfit(model, name, value)) for name, value in pristine.items()}
         changes = changes or {}
         items |= self._given(model, {name: spec for name, spec in changes.items() if spec != "-"}, whole=True)
-        items = {name: one for name, one in items.items() if changes.get(name) != "-"}
-        report = model.flat.report(items, whole=True)
+        faulty = {model.flat.names[n] for n in changes if n in model.flat.names and n in items and items[n].fault}
+        alone = {name for name in items if name not in changes and model.flat.names.get(name) in faulty}
+        items = {name: one for name, one in items.items() if changes.get(name) != "-" and name not in alone}
+        report, before = model.flat.report(items, whole=True), model.flat.copy()
         what = f"load(snapshot {snapshot}, {dict(changes)!r}, allow={tuple(allow)!r})"
         found, error = self._call(lambda: sr.check(model.registry, _objects(items)), f"check of {what}")
         self._no_error(error, "SR-LOAD-001", f"check of {what}")
@@ -168,19 +172,19 @@ class Lockstep:
         self._no_error(error, requirement, what)
         written = {n: one.value for n, one in items.items() if n not in report["unexpected"] and one.value is not None}
         model.flat.write(written)
-        self._rebind(at, result, what)
+        self._rebind(at, result, what, before)
         self._agree(at, f"after {what}", requirement)
 
     def freeze(self, at: int, mask: Mapping[str, Any]) -> None:
         """`with_trainable`."""
         model = self._at(at)
-        expected = model.flat.mask_error(mask)
+        expected, before = model.flat.mask_error(mask), model.flat.copy()
         what = f"with_trainable({dict(mask)!r})"
         result, error = self._call(lambda: model.registry.with_trainable(dict(mask)), what)
         if expected is None:
             self._no_error(error, "SR-WRITE-015", what)
             model.flat.flag(mask)
-            self._rebind(at, result, what)
+            self._rebind(at, result, what, before)
             self._agree(at, f"after {what}", "SR-WRITE-015")
         else:
             self._refused(error, expected, "SR-WRITE-016", what)
@@ -241,6 +245,9 @@ class Lockstep:
         model = self._at(at)
         if not model.registry.in_place or name not in model.flat.names or len(model.flat.names) <= 3:
             return
+        entry = model.flat.leaves[model.flat.names[name]]
+        if entry.trainable is not entry.can_train and "native_trainable" not in self._h.capabilities:
+            return  # whether a flag that a registry carries belongs to a place or to its key, nobody says
         self._h.drop(model.native, name)
         model.flat.drop(name)
         self._restructured(at)
@@ -297,6 +304,15 @@ class Lockstep:
         was = bits(expected)
         self._keep("SR-READ-003", f"what read gave for {name!r}", lambda: bits(kept), was)
         self._agree(at, f"after what read gave for {name!r} was spoilt", "SR-READ-003")
+
+    def write_on_the_way(self, at: int, number: int) -> None:
+        """Replace every entry while iterating over them."""
+        keys, seen = list(self._at(at).flat.entries()), []
+        for key in self._at(at).registry:
+            seen.append(key)
+            self._hold(key in keys and len(seen) <= len(keys), "SR-LIST-010", f"an iteration with writes sees {seen}")
+            self.replace(at, {key: number})
+        self._hold(seen == keys, "SR-LIST-010", f"an iteration with writes: expected {keys}, found {seen}")
 
     def round_trip(self, at: int, numbers: Sequence[int]) -> None:
         """Save, go on, and come back to what was saved."""
@@ -397,9 +413,14 @@ class Lockstep:
         found = {name: self._h.peek(native, name) for name in expected}
         lost = differing(found, expected, expected)
         self._hold(not lost, requirement, f"native values {when} have other bits under {lost}")
-        read = {name: registry.read(name) for name in expected}
-        lost = differing(read, expected, expected)
-        self._hold(not lost, requirement, f"what read gives {when} has other bits under {lost}")
+        for look in (registry.read, registry.view):
+            seen = {name: np.array(look(name)) for name in expected}
+            lost = differing(seen, expected, expected)
+            self._hold(not lost, requirement, f"what {look.__name__} gives {when} has other bits under {lost}")
+        if "native_trainable" in self._h.capabilities:
+            flags = {key: entry.trainable for key, entry in entries.items() if entry.can_train}
+            told = {key: self._h.peek_trainable(native, key) for key in flags}
+            self._hold(told == flags, "SR-KIND-006", f"native flags {when}: expected {flags}, found {told}")
         other = self._at(at + 1)
         elsewhere = {name: other.flat.values[leaf] for name, leaf in other.flat.names.items()}
         found = {name: self._h.peek(other.native, name) for name in elsewhere}
@@ -412,16 +433,17 @@ class Lockstep:
 
     # ---------------------------------------------------------------- rebinding
 
-    def _rebind(self, at: int, result: Any, what: str) -> None:
+    def _rebind(self, at: int, result: Any, what: str, before: Flat) -> None:
         model = self._at(at)
         if model.registry.in_place:
             self._hold(result is model.registry, "SR-WRITE-002", f"{what} did not return the receiver")
             return
         self._hold(isinstance(result, sr.StateRegistry), "SR-WRITE-003", f"{what} returned a {type(result).__name__}")
-        if result is not model.registry:
-            old, native = model.registry, model.native
-            was = self._seen(old, native)
-            self._keep("SR-WRITE-003", f"the receiver of {what}", lambda: self._seen(old, native), was)
+        old, native = model.registry, model.native
+        values = {name: bits(before.values[leaf]) for name, leaf in before.names.items()}
+        was = (before.entries(), {name: (value, value) for name, value in values.items()})
+        self._hold(self._seen(old, native) == was, "SR-WRITE-003", f"the receiver is not what it was after {what}")
+        self._keep("SR-WRITE-003", f"the receiver of {what}", lambda: self._seen(old, native), was)
         model.registry, model.native = result, result.unwrap()
 
     def _seen(self, registry: sr.StateRegistry, native: Any) -> object:

@@ -109,21 +109,34 @@ def run(harness: Callable[[], Harness], program: tuple[Call, ...]) -> Found | No
 
 
 def _shortened(harness: Callable[[], Harness], finding: Finding) -> Finding:
-    """Leave out as many calls as possible, largest pieces first, as long as the same requirement is found broken."""
-    program, claim = list(finding.program), finding.claim
-    replays, size = 0, max(1, (len(program) - 1) // 2)
-    while size and replays < _REPLAYS:
-        at, shorter = 1, False  # the first call is the start
-        while at < len(program) and replays < _REPLAYS:
-            candidate = program[:at] + program[at + size :]
-            replays += 1
-            found = run(harness, tuple(candidate))
-            if found is not None and found.requirement == finding.requirement:
-                program, claim, shorter = candidate, found.claim, True
-            else:
+    """Leave out as many calls and keys as possible, as long as the same requirement is found broken."""
+    best, replays = finding, 0
+
+    def shorter(program: tuple[Call, ...]) -> bool:
+        nonlocal best, replays
+        if replays >= _REPLAYS:
+            return False
+        replays += 1
+        found = run(harness, program)
+        if found is None or found.requirement != finding.requirement:
+            return False
+        best = Finding(found.requirement, found.claim, program)
+        return True
+
+    size = max(1, (len(best.program) - 1) // 2)
+    while size:
+        at = 1  # the first call is the start
+        while at < len(best.program):
+            if not shorter(best.program[:at] + best.program[at + size :]):
                 at += size
-        size = size if shorter and size == 1 else size // 2
-    return Finding(finding.requirement, claim, tuple(program))
+        size //= 2
+    for at, (name, arguments) in enumerate(best.program):
+        for place, argument in enumerate(arguments):
+            for key in argument if isinstance(argument, dict) else ():
+                kept = {other: value for other, value in best.program[at][1][place].items() if other != key}
+                call = (name, (*best.program[at][1][:place], kept, *arguments[place + 1 :]))
+                shorter((*best.program[:at], call, *best.program[at + 1 :]))
+    return best
 
 
 def _machine(harness: Callable[[], Harness], failures: list[tuple[BaseException, list[Call]]]) -> type:
@@ -240,6 +253,10 @@ def _machine(harness: Callable[[], Harness], failures: list[tuple[BaseException,
         @rule(at=model, name=some)
         def look(self, at: int, name: str) -> None:
             self.call("look", at, name)
+
+        @rule(at=model, number=number)
+        def write_on_the_way(self, at: int, number: int) -> None:
+            self.call("write_on_the_way", at, number)
 
         @rule(at=model, numbers=st.lists(number, min_size=1, max_size=3))
         def round_trip(self, at: int, numbers: list[int]) -> None:

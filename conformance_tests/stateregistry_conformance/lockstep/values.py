@@ -1,12 +1,13 @@
 """What a number or a word of a program stands for: an array in some memory layout, or something that is none.
 
     7           values of their own for each number, in one of eight layouts (7 % 8)
-    "zeros"     zeros        "same"  the present bits      "nearly"  the present bits, the last one of each changed
+    "zeros"     zeros        "-zeros"  negative zeros, where the dtype has them
+    "same"      the present bits       "nearly"  the present bits, the last one of each changed
     "largest"   the largest finite number of the dtype
     "=name"     the view of another place of the same registry, of the same shape and dtype
     "!shape"    one axis more      "!ones"   every axis 1, or one more    "!flat"    one axis, or none
     "!dtype"    another dtype      "!wide"   a wider dtype                "!number"  a number of Python
-    "!text"     no array           "!raises" raises when it is read
+    "!text"     no array           "!none"   None                         "!raises"  raises when it is read
 
 Imports NumPy and ml_dtypes.
 """
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
 
 #: Words that are no good value.
-FAULTS: Final = ("!shape", "!ones", "!flat", "!dtype", "!wide", "!number", "!text", "!raises")
+FAULTS: Final = ("!shape", "!ones", "!flat", "!dtype", "!wide", "!number", "!text", "!none", "!raises")
 #: Words that are.
-WORDS: Final = ("zeros", "same", "nearly", "largest")
+WORDS: Final = ("zeros", "-zeros", "same", "nearly", "largest")
 
 _LAYOUTS: Final = 8
 
@@ -75,6 +76,8 @@ def given_value(
         return _plain(np.array(present))
     if spec == "zeros":
         return _plain(np.zeros_like(present))
+    if spec == "-zeros":
+        return _plain(np.negative(np.zeros_like(present)) if present.dtype != bool else present)
     if spec == "nearly":
         return _plain(nearly(present))
     if spec == "largest":
@@ -104,7 +107,7 @@ def _faulty(spec: str, entry: Entry) -> Given:
         elif spec == "!number" and entry.shape == ():
             item = 2.5 if entry.dtype != "float64" else 2
         return Given(item, None, "dtype")
-    return Given("weights" if spec == "!text" else _Raising(), None, "invalid")
+    return Given({"!text": "1.5", "!none": None}.get(spec, _Raising()), None, "invalid")
 
 
 def _largest(dtype: np.dtype[Any]) -> object:
@@ -116,7 +119,7 @@ def _largest(dtype: np.dtype[Any]) -> object:
 def _laid_out(array: np.ndarray, layout: int) -> Given:
     kept = np.array(array, order="C")
     if layout == 1:
-        return Given(np.asfortranarray(array), kept)
+        return Given(np.array(array, order="F"), kept)  # np.asfortranarray makes a vector of a scalar
     if layout == 2 and array.ndim:
         wide = np.zeros((*array.shape[:-1], array.shape[-1] * 2), array.dtype)
         wide[..., ::2] = array
