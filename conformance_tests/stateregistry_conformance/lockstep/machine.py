@@ -139,7 +139,7 @@ def _shortened(harness: Callable[[], Harness], finding: Finding) -> Finding:
     return best
 
 
-def _machine(harness: Callable[[], Harness], failures: list[tuple[BaseException, list[Call]]]) -> type:
+def _machine(harness: Callable[[], Harness], failures: list[tuple[BaseException, list[Call]]]) -> type:  # noqa: C901  # rules of one machine share its state
     """The state machine over a harness; the first failure and the program that led to it go to `failures`."""
     from hypothesis import strategies as st
     from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule

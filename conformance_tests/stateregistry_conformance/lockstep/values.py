@@ -111,9 +111,9 @@ def _faulty(spec: str, entry: Entry) -> Given:
 
 
 def _largest(dtype: np.dtype[Any]) -> object:
-    if dtype == bool:
+    if dtype.kind == "b":
         return True
-    return np.iinfo(dtype).max if dtype.kind in "iu" else ml_dtypes.finfo(dtype).max
+    return np.iinfo(dtype).max if dtype.kind in "iu" else ml_dtypes.finfo(dtype).max  # type: ignore[no-untyped-call]  # ml_dtypes is untyped here
 
 
 def _laid_out(array: np.ndarray, layout: int) -> Given:
