@@ -66,7 +66,9 @@ def test_a_harness_that_cannot_be_imported_is_wrong_use(command):
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("name", ["l_prints_a_report", "l_exits_at_once", "l_disclaims_everything", "l_under_a_false_name"])
+@pytest.mark.parametrize(
+    "name", ["l_prints_a_report", "l_exits_at_once", "l_disclaims_everything", "l_under_a_false_name"]
+)
 def test_on_the_command_line_a_liar_is_exit_1_and_its_report_is_worth_nothing(name, command, tmp_path):
     out = tmp_path / "out.json"
     done = command(f"mutants.liars:{name}", "--report", str(out), "--time-limit", "20")
