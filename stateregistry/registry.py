@@ -343,16 +343,24 @@ class StateRegistry(Mapping[str, Entry], ABC):
             lost = self._roll_back(undo)
             if isinstance(error, Exception) and not (isinstance(error, errors.StateError) and not lost):
                 raise self._failed(error, lost) from error
+            if lost:
+                error.add_note(f"NOT restored: {', '.join(lost)}")
             raise
 
     def _roll_back(self, undo: dict[str, Any]) -> tuple[str, ...]:
         """Put every old value back, each on its own: the place that failed may fail again. Returns what is lost."""
         lost = []
         for key, value in reversed(undo.items()):
-            try:
-                self._commit({key: value})
-            except Exception:  # noqa: BLE001  # the next place must be restored all the same; the bits decide below
-                lost.append(key)
+            for again in (True, False):
+                try:
+                    self._commit({key: value})
+                except Exception:  # noqa: BLE001  # the next place must be restored all the same; the bits decide below
+                    lost.append(key)
+                except BaseException:  # noqa: BLE001  # a second Ctrl-C: the first one is raised when all is restored
+                    if again:
+                        continue
+                    lost.append(key)
+                break
         return tuple(key for key in lost if not self._same(key, undo[key]))
 
     def _same(self, key: str, backup: Any) -> bool:

@@ -108,6 +108,25 @@ def test_an_interrupt_is_rolled_back_and_goes_on_as_itself() -> None:
     assert registry.cells["c"].tolist() == [0, 0, 0]
 
 
+def test_a_second_interrupt_does_not_stop_the_rolling_back() -> None:
+    class Pressed(Cells):
+        presses = 2
+
+        def _commit(self, staged: Mapping[str, Any], /) -> Any:
+            for key, value in staged.items():
+                self.cells[key][...] = value
+                if key == "b" and self.presses:
+                    type(self).presses -= 1
+                    raise KeyboardInterrupt
+            return self
+
+    registry = Pressed(_cells())
+    with pytest.raises(KeyboardInterrupt):
+        registry.replace(_given())
+    assert Pressed.presses == 0
+    assert {key: x.tolist() for key, x in registry.cells.items()} == {key: x.tolist() for key, x in _cells().items()}
+
+
 def test_everything_is_staged_before_the_first_write() -> None:
     registry = Cells(_cells())
     registry.replace(_given())
