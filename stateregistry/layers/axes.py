@@ -6,7 +6,9 @@ A pattern names the axes of a native array in order:
     out in/groups *spatial     `*name` stands for one or more axes: name.0, name.1, ...
     in (heads head_dim)        one native axis that is several neutral ones, the last varying fastest
     (i|f|g|o: hidden) in       one native axis that is several parts, one after another
+    (heads q|k|v: head_dim) in the same, part by part inside every head: what stands before the parts is outside them
     (0|1|2:) in out            an axis that only counts parts: stacked layers
+    (heads=12 pair half) in    an axis whose size the pattern says itself
     -*spatial in out           a leading `-` marks an axis that is stored reversed
     1 out                      an axis of size one that no role has
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _TOKEN = re.compile(r"\s*(?:(\()|(\))|([^\s()]+))")
+_SIZED = re.compile(r"(?P<name>[^=]+)=(?P<size>[1-9][0-9]*)\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./]*\Z")
 _PART = re.compile(r"[A-Za-z0-9_]+\Z")
 
@@ -39,11 +42,15 @@ _PART = re.compile(r"[A-Za-z0-9_]+\Z")
 @final
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """One neutral axis inside a native one. `many`: a family `*name` of one or more axes; `reverse`: stored reversed."""
+    """One neutral axis inside a native one.
+
+    `many`: a family `*name` of one or more axes; `reverse`: stored reversed; `size`: what the pattern says, 0 for nothing.
+    """
 
     name: str
     many: bool = False
     reverse: bool = False
+    size: int = 0
 
 
 @final
@@ -51,13 +58,14 @@ class Atom:
 class Group:
     """One native axis (a family: one or more): the atoms it is made of, outermost first; no atom: size one.
 
-    `parts` names the pieces that lie one after another along it; empty for an undivided axis. `merged`: written in
-    parentheses, so that it is one native axis whatever its atoms are.
+    `parts` names the pieces that lie one after another along it; empty for an undivided axis; the first `outer` atoms
+    stand outside them. `merged`: written in parentheses, so that it is one native axis whatever its atoms are.
     """
 
     atoms: tuple[Atom, ...]
     parts: tuple[str, ...] = ()
     merged: bool = False
+    outer: int = 0
 
 
 @final
@@ -88,11 +96,13 @@ class Bound:
         axes: list[tuple[str, bool]] = []
         sizes: list[int] = []
         for number, group in enumerate(self.groups):
+            here = [(atom.name, atom.reverse) for atom in group.atoms]
+            there = [self.sizes[atom.name] for atom in group.atoms]
             if group.parts:
-                axes.append((f"#{number}", False))
-                sizes.append(len(group.parts))
-            axes += [(atom.name, atom.reverse) for atom in group.atoms]
-            sizes += [self.sizes[atom.name] for atom in group.atoms]
+                here.insert(group.outer, (f"#{number}", False))
+                there.insert(group.outer, len(group.parts))
+            axes += here
+            sizes += there
         return axes, sizes
 
     def expand(self, array: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,24 +176,27 @@ def parse(pattern: str) -> tuple[Group, ...]:
 
 def _composite(pattern: str, words: list[str]) -> Group:
     parts: tuple[str, ...] = ()
+    before: list[str] = []
     head = next((number for number, word in enumerate(words) if word.endswith(":")), None)
     if head is not None:
-        parts = tuple("".join(words[: head + 1])[:-1].split("|"))
+        *before, named = re.sub(r"\s*\|\s*", "|", " ".join(words[: head + 1])[:-1].strip()).split() or [""]
+        parts = tuple(named.split("|"))
         words = words[head + 1 :]
         if len(set(parts)) != len(parts) or not all(_PART.match(part) for part in parts):
             raise _malformed(pattern, "parts are different names: (query|key|value: ...)")
     if not words and not parts:
         raise _malformed(pattern, "empty parentheses")
-    return Group(tuple(_atom(pattern, word) for word in words), parts, merged=True)
+    return Group(tuple(_atom(pattern, word) for word in (*before, *words)), parts, merged=True, outer=len(before))
 
 
 def _atom(pattern: str, word: str) -> Atom:
-    name = word.removeprefix("-")
-    reverse = name != word
+    sized = _SIZED.match(word)
+    plain = word if sized is None else sized["name"]
+    name = plain.removeprefix("-")
     bare = name.removeprefix("*")
-    if not _NAME.match(bare):
+    if not _NAME.match(bare) or (sized is not None and bare != name):
         raise _malformed(pattern, f"{word!r} is not an axis")
-    return Atom(bare, many=bare != name, reverse=reverse)
+    return Atom(bare, many=bare != name, reverse=name != plain, size=0 if sized is None else int(sized["size"]))
 
 
 def _malformed(pattern: str, why: str) -> AxesError:
@@ -231,7 +244,8 @@ def _unfold(pattern: str, shape: Sequence[int], refine: Mapping[str, int]) -> tu
             out += [Group((Atom(f"{atom.name}.{n}", reverse=atom.reverse),)) for n in range(counts[atom.name])]
             continue
         atoms: list[Atom] = []
-        for atom in group.atoms:
+        outer = group.outer
+        for place, atom in enumerate(group.atoms):
             members = refine.get(atom.name)
             if members is None and atom.many:
                 if len(group.atoms) > 1:
@@ -240,7 +254,8 @@ def _unfold(pattern: str, shape: Sequence[int], refine: Mapping[str, int]) -> tu
                 members = 1  # a family that is one native axis is one axis, unless another array says that it is more
             names = [atom.name] if members is None else [f"{atom.name}.{n}" for n in range(members)]
             atoms += [Atom(name, reverse=atom.reverse) for name in names]
-        out.append(Group(tuple(atoms), group.parts, group.merged))
+            outer += (len(names) - 1) * (place < group.outer)
+        out.append(Group(tuple(atoms), group.parts, group.merged, outer))
     return tuple(out)
 
 
@@ -271,11 +286,22 @@ def bind(pattern: str, shape: Sequence[int], sizes: Mapping[str, int] | None = N
     Raises:
         AxesError: the rank or a size contradicts the pattern, or a size stays unknown.
     """
-    known = dict(sizes or {})
+    known = _stated([pattern], sizes)
     groups = _unfold(pattern, shape, _counts(known))
     while _solve(pattern, shape, groups, known):
         pass
     return _bound(pattern, shape, groups, known)
+
+
+def _stated(patterns: Iterable[str], sizes: Mapping[str, int] | None) -> dict[str, int]:
+    """The sizes that are given, and those that patterns say themselves."""
+    known = dict(sizes or {})
+    for pattern in patterns:
+        for atom in (atom for group in parse(pattern) for atom in group.atoms if atom.size):
+            if known.setdefault(atom.name, atom.size) != atom.size:
+                message = f"axis pattern {pattern!r}: {atom.name} has size {known[atom.name]} elsewhere"
+                raise AxesError(message, expected=known[atom.name], found=atom.size)
+    return known
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
@@ -335,12 +361,13 @@ class Transform:
 
 
 def _flat(bound: Bound) -> list[tuple[str, bool]]:
-    return [
-        (atom.name, atom.reverse)
-        for group in bound.groups
-        for atom in group.atoms
-        if bound.sizes[atom.name] != 1  # an axis of size one is nowhere in memory
-    ]
+    axes: list[tuple[str, bool]] = []
+    for group in bound.groups:
+        here = [(atom.name, atom.reverse) for atom in group.atoms]
+        if group.parts:
+            here.insert(group.outer, (f"#{'|'.join(group.parts)}", False))
+        axes += here
+    return [axis for axis in axes if bound.sizes.get(axis[0]) != 1]  # an axis of size one is nowhere in memory
 
 
 def derive(
@@ -434,7 +461,7 @@ def assemble(
 
 def _bind_all(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[str, int] | None) -> list[Bound]:
     """Fit patterns that share their axes: what one of them cannot know, another tells."""
-    known = dict(sizes or {})
+    known = _stated([pattern for pattern, _ in sides], sizes)
     counts = _shared_counts(sides, known)
     unfolded = [(pattern, shape, _unfold(pattern, shape, counts)) for pattern, shape in sides]
     while any([_solve(pattern, shape, groups, known) for pattern, shape, groups in unfolded]):  # noqa: C419  # all of them
@@ -469,6 +496,7 @@ def native_shape(pattern: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     Raises:
         AxesError: a size is not given.
     """
+    sizes = _stated([pattern], sizes)
     counts = _counts(sizes)
     shape: list[int] = []
     for group in parse(pattern):

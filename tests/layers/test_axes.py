@@ -26,11 +26,15 @@ def patterns(draw: st.DrawFn) -> tuple[str, tuple[int, ...], dict[str, int]]:
     while left:
         take = draw(st.integers(1, min(3, len(left))))
         atoms, left = left[:take], left[take:]
-        spelled = [("-" if draw(st.booleans()) else "") + name for name in atoms]
+        spelled = [
+            ("-" if draw(st.booleans()) else "") + name + (f"={sizes[name]}" if draw(st.integers(0, 3)) == 0 else "")
+            for name in atoms
+        ]
         size = math.prod(sizes[name] for name in atoms)
         if not parted and draw(st.integers(0, 4)) == 0:
             parted = True
-            words.append(f"(x|y|z: {' '.join(spelled)})")
+            outer = draw(st.integers(0, take))
+            words.append(f"({' '.join([*spelled[:outer], 'x|y|z:', *spelled[outer:]])})")
             shape.append(3 * size)
         elif take > 1:
             words.append(f"({' '.join(spelled)})")
@@ -71,6 +75,30 @@ def test_the_move_back_undoes_the_move(case: tuple[str, tuple[int, ...], dict[st
     move = axes.derive(pattern, shape, other, target, sizes)
     array = filled(shape)
     assert move.inverse().apply(move.apply(array)).tobytes() == array.tobytes()
+
+
+def test_parts_inside_every_head_are_taken_out_head_by_head() -> None:
+    array = filled((12, 2))  # two heads, and in each of them two rows of q, then of k, then of v
+    parts = axes.bind("(heads=2 q|k|v: head_dim) in", array.shape).expand(array)
+    assert parts["q"][0].tolist() == array[[0, 6]].tolist()  # head_dim, heads, in: sorted
+    assert parts["v"][1].tolist() == array[[5, 11]].tolist()
+    whole = "(q|k|v: heads=2 head_dim) in"
+    move = axes.derive("(heads=2 q|k|v: head_dim) in", array.shape, whole, array.shape)
+    assert not move.is_identity
+    assert move.apply(array)[:, 0].tolist() == array[[0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11], 0].tolist()
+
+
+@pytest.mark.parametrize("pattern", ["(heads=0 d) in", "(heads=x d) in", "(*s=2 d) in", "(=2 d) in", "(h=2=3 d) in"])
+def test_a_size_that_is_no_size_does_not_parse(pattern: str) -> None:
+    with pytest.raises(AxesError, match="is not an axis"):
+        axes.parse(pattern)
+
+
+def test_two_sizes_of_one_axis_are_refused() -> None:
+    with pytest.raises(AxesError, match="heads has size 2 elsewhere"):
+        axes.derive("(heads=2 d)", (12,), "(d heads=3)", (12,))
+    with pytest.raises(AxesError, match="does not agree"):
+        axes.bind("(heads=5 d)", (12,))
 
 
 @given(st.permutations(["out", "in", "h", "w"]), st.permutations(["out", "in", "h", "w"]))
