@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import final
 
 from stateregistry import plugins
+from stateregistry.conversion.patterns import covers
 from stateregistry.conversion.plan import Grade, PlanProblem
-from stateregistry.conversion.rules import Rules, covers
+from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.layers.infer import candidates
 from stateregistry.layers.vocabulary import Layer

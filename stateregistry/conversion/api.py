@@ -13,6 +13,7 @@ from stateregistry.conversion.casts import check_dtype
 from stateregistry.conversion.derive import derive
 from stateregistry.conversion.plan import Plan, PlanProblem
 from stateregistry.conversion.planner import make
+from stateregistry.conversion.prepare import prepared
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
@@ -100,7 +101,9 @@ def _derived(
     if dialect is None:
         raise PlanError(f"the adapter {to!r} has no table of layers to derive names and layouts from", plan=None)
     name = dtype if dtype not in ("target", "lossless") else None
-    return derive(left, dialect, rules, dtype=name, residual=residual)
+    ready = prepared(left, None, rules)
+    right, problems = derive(ready.source, dialect, ready.rules, dtype=name, residual=residual)
+    return right, [*ready.problems, *problems]
 
 
 def carried(reg: StateRegistry) -> Residual | None:

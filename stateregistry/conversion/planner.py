@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from stateregistry.conversion import casts
 from stateregistry.conversion.align import EntryPair, LayerPair, align
 from stateregistry.conversion.joint import Joint, Want, axis_config
+from stateregistry.conversion.patterns import covers
 from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
-from stateregistry.conversion.rules import Rules, covers
+from stateregistry.conversion.prepare import prepared, reordered, unused_orders
+from stateregistry.conversion.rules import Rules
 from stateregistry.entry import Entry
 from stateregistry.errors import AxesError, PlanError
 from stateregistry.layers import axes
@@ -50,8 +52,9 @@ def make(
     if unknown:
         names = ", ".join(f"{name!r} ({what})" for name, what in ALLOW.items())
         raise PlanError(f"allow= has no name {unknown[0]!r}", plan=None, hint=f"it takes {names}")
-    planner = _Planner(source, target, rules or Rules(), dtype, residual)
-    planner.problems += problems
+    ready = prepared(source, target, rules or Rules())
+    planner = _Planner(ready.source, ready.target or target, ready.rules, dtype, residual)
+    planner.problems += dict.fromkeys((*problems, *ready.problems))
     refused = {key for problem in problems for key in problem.keys}
     for layer in source.layers:
         if layer.path in refused:  # a derived side has no such layer, and its problem says why
@@ -107,7 +110,8 @@ class _Planner:
         self._rest_of_target()
         self._rest_of_source()
         paths = tuple(layer.path for layer in self.source.layers)
-        for text in self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names):
+        dead = self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names)
+        for text in (*dead, *unused_orders(self.rules, self.source.layers, self.target.layers)):
             self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
         order = {key: number for number, key in enumerate(self.target.entries)}
         self.moves.sort(key=lambda move: order.get(move.target, len(order)))
@@ -115,6 +119,7 @@ class _Planner:
     # ---------------------------------------------------------------- pairs
 
     def _layer(self, pair: LayerPair) -> None:
+        pair = reordered(pair, self.rules, self.problems.append)
         sizes = {name: value for layer in (pair.source, pair.target) for name, value in axis_config(layer).items()}
         joint = Joint(pair, self.source, self.target, self.rules)
         limit = joint.limit()

@@ -26,23 +26,41 @@ matches a whole key or a prefix of it, as whole segments, and reads in both dire
     source = "proj"
     source_axes = "out in"
     target_axes = "in out"
+
+    [[order]]                         # an axis whose members are numbered in another order: after a flatten, in rotary heads
+    source = "classifier"             # the layer, by its path on either side
+    axis = "in"
+    source_axes = "c=64 h=7 w=7"
+    target_axes = "h w c"
+
+    [[split]]                         # one layer of the source is several of the target; [[join]] the other way round
+    source = "blocks.{i}.attn.qkv"
+    axis = "out"
+    axes = "q|k|v: out"               # "heads=12 q|k|v: head_dim" where they are interleaved head by head
+    targets = ["blocks/{i}/q", "blocks/{i}/k", "blocks/{i}/v"]
+
+A rename whose one side has `{count}` counts what the other matches, in the order of its numbers:
+
+    [[rename]]
+    source = "layer{s}.{b}"           # layer1/0, layer1/1, layer2/0, ...
+    target = "ResNetBlock_{count}"    # 0, 1, 2, ...
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Self, final
 
+from stateregistry.conversion.patterns import apply, covers, names_in
 from stateregistry.errors import AxesError, FileMissingError, RuleError
 from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import ROLES
 
-_FIELD = re.compile(r"\{([A-Za-z_]\w*)([+-]\d+)?(\.\.\.)?\}")
+#: The capture that counts.
+COUNT = "count"
 
 
 @final
@@ -52,6 +70,19 @@ class Rename:
 
     source: str
     target: str
+
+    @property
+    def counts(self) -> bool:
+        """Whether one side counts what the other matches: both have to be known before it says anything."""
+        return COUNT in names_in(self.source) | names_in(self.target)
+
+    def apply(self, path: str) -> str | None:
+        """What it makes of a path, `None` where it does not match or counts.
+
+        Raises:
+            RuleError: the pattern does not parse, or a shifted number would be negative.
+        """
+        return None if self.counts else apply(self.source, self.target, path)
 
 
 @final
@@ -84,6 +115,45 @@ class Fill:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Order:
+    """An axis of a layer whose members the two sides number in another order.
+
+    Attributes:
+        axis: the neutral axis. source_axes, target_axes: what it is made of on each side, outermost first; empty to leave it.
+        source, target: the layer's path on either side; the other may be left empty.
+    """
+
+    axis: str
+    source_axes: str
+    target_axes: str
+    source: str = ""
+    target: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The layer `source` is the layers `targets`: `axes` says how its `axis` is divided, and names the parts in order."""
+
+    source: str
+    axis: str
+    axes: str
+    targets: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The layers `sources` are the layer `target`: the way back of a split."""
+
+    sources: tuple[str, ...]
+    axis: str
+    axes: str
+    target: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Rules:
     """All rules of one conversion. Laws: `rules.inverse().inverse() == rules`; no rule means the same paths."""
 
@@ -93,6 +163,9 @@ class Rules:
     fills: tuple[Fill, ...] = ()
     layers: tuple[Settle, ...] = ()
     layouts: tuple[Layout, ...] = ()
+    orders: tuple[Order, ...] = ()
+    splits: tuple[Split, ...] = ()
+    joins: tuple[Join, ...] = ()
     where: str = field(default="", compare=False)
 
     @classmethod
@@ -139,19 +212,23 @@ class Rules:
             raise RuleError(f"{where}: no rule is called {unknown[0]!r}", keys=tuple(unknown), hint=hint)
         made: dict[str, tuple[Any, ...]] = {}
         for name, rows in data.items():
-            target, wanted, make = _TABLES[name]
+            target, make, wanted, optional = _TABLES[name]
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise RuleError(f"{where}: write [[{name}]], once per rule", keys=(name,))
             for number, row in enumerate(rows, 1):
-                wrong = [field for field in wanted if field in row and not _is_right(field, row[field])]
+                wrong = [key for key in (*wanted, *optional) if key in row and not _is_right(key, row[key])]
                 if wrong:
                     message = f"{where}: [[{name}]] number {number}: {wrong[0]} is {row[wrong[0]]!r}"
-                    hint = "a number" if wrong[0] == "value" else "a text in quotes"
-                    raise RuleError(message, keys=(name,), hint=f"write {hint}")
-                if set(row) != set(wanted):
+                    right = _RIGHT.get(wrong[0], "a text in quotes")
+                    raise RuleError(message, keys=(name,), hint=f"write {right}")
+                if not set(wanted) <= set(row) <= {*wanted, *optional}:
                     message = f"{where}: [[{name}]] number {number} has {sorted(row)}, expected {sorted(wanted)}"
-                    raise RuleError(message, keys=(name,), expected=wanted, found=tuple(row))
-            made[target] = tuple(make(**row) for row in rows)
+                    also = f"it may have {' and '.join(optional)} too" if optional else ""
+                    raise RuleError(message, keys=(name,), expected=wanted, found=tuple(row), hint=also)
+            lists = [
+                {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()} for row in rows
+            ]
+            made[target] = tuple(make(**row) for row in lists)
         return cls._checked(**made, where=where)
 
     @classmethod
@@ -168,14 +245,63 @@ class Rules:
                 except AxesError as error:
                     raise RuleError(f"{where}: [[layout]] {layout.source!r}: {error.message}") from error
         for rename in rules.renames:
-            captured, used = names_in(rename.source), names_in(rename.target)
-            if captured != used:
-                message = (
-                    f"{where}: the rename {rename.source!r} -> {rename.target!r} does not read backwards: "
-                    f"one side captures {sorted(captured ^ used)} and the other does not"
-                )
-                raise RuleError(message, keys=(rename.source,), hint="use every capture on both sides")
+            rules._check_captures(rename)
+        for order in rules.orders:
+            rules._check_order(order)
+        for split in (*rules.splits, *(Split(join.target, join.axis, join.axes, join.sources) for join in rules.joins)):
+            rules._check_split(split)
         return rules
+
+    def _check_captures(self, rename: Rename) -> None:
+        captured, used = names_in(rename.source), names_in(rename.target)
+        if COUNT in captured & used:
+            message = f"{self.where}: {rename.source!r} -> {rename.target!r} counts on both sides"
+            raise RuleError(message, keys=(rename.source,), hint="{count} counts what the other side matches")
+        extra = captured ^ used
+        if rename.counts:  # what is counted over stands on the other side alone
+            extra = (used if COUNT in used else captured) - (captured if COUNT in used else used) - {COUNT}
+        if extra:
+            message = (
+                f"{self.where}: the rename {rename.source!r} -> {rename.target!r} does not read backwards: "
+                f"one side captures {sorted(extra)} and the other does not"
+            )
+            raise RuleError(message, keys=(rename.source,), hint="use every capture on both sides")
+
+    def _check_order(self, order: Order) -> None:
+        where = f"{self.where}: [[order]] {order.source or order.target!r}"
+        if not (order.source or order.target):
+            raise RuleError(f"{self.where}: an [[order]] names no layer", hint="give its path as source or target")
+        source, target = (self._divided(where, text) for text in (order.source_axes, order.target_axes))
+        if source.parts or target.parts:
+            raise RuleError(
+                f"{where}: an order has no parts", keys=(order.source,), hint="write a [[split]] or [[join]]"
+            )
+        left, right = ({atom.name for atom in group.atoms} for group in (source, target))
+        if left != right:
+            message = f"{where}: {sorted(left)} on one side and {sorted(right)} on the other"
+            raise RuleError(message, keys=(order.source or order.target,), hint="the same names, in another order")
+
+    def _check_split(self, split: Split) -> None:
+        where = f"{self.where}: the split of {split.source!r}"
+        parts = self._divided(where, split.axes).parts
+        if len(parts) != len(split.targets) or len(set(split.targets)) != len(split.targets):
+            message = f"{where}: {len(parts)} parts in {split.axes!r}, for {len(split.targets)} layers"
+            raise RuleError(message, keys=(split.source,), hint='name every part once: "q|k|v: out"')
+        captured = names_in(split.source)
+        for name in split.targets:
+            if names_in(name) != captured or COUNT in captured:
+                message = f"{where}: {name!r} does not have its captures, {sorted(captured)}"
+                raise RuleError(message, keys=(split.source,), hint="use every capture in every path")
+
+    @staticmethod
+    def _divided(where: str, text: str) -> axes.Group:
+        try:
+            (group,) = axes.parse(f"({text})")
+        except AxesError as error:
+            raise RuleError(f"{where}: {error.message}") from error
+        except ValueError as error:
+            raise RuleError(f"{where}: {text!r} is more than one axis", hint="without parentheses") from error
+        return group
 
     def inverse(self) -> Rules:
         """The rules of the way back."""
@@ -188,6 +314,11 @@ class Rules:
                 Layout(self.rename(rule.source) or rule.source, rule.target_axes, rule.source_axes)
                 for rule in self.layouts
             ),
+            orders=tuple(
+                Order(rule.axis, rule.target_axes, rule.source_axes, rule.target, rule.source) for rule in self.orders
+            ),
+            splits=tuple(Split(rule.target, rule.axis, rule.axes, rule.sources) for rule in self.joins),
+            joins=tuple(Join(rule.targets, rule.axis, rule.axes, rule.source) for rule in self.splits),
             where=self.where,
         )
 
@@ -197,7 +328,7 @@ class Rules:
         Raises:
             RuleError: two renames claim it.
         """
-        found = [(rule, new) for rule in self.renames if (new := apply(rule, path)) is not None]
+        found = [(rule, new) for rule in self.renames if (new := rule.apply(path)) is not None]
         if len({new for _, new in found}) > 1:
             names = " and ".join(repr(rule.source) for rule, _ in found)
             message = f"{self.where or 'rules'}: {names} both claim {path!r}"
@@ -215,7 +346,7 @@ class Rules:
     def unused(self, source: Iterable[str], target: Iterable[str]) -> tuple[str, ...]:
         """Rules that match nothing, spelled for people."""
         here, there = tuple(source), tuple(target)
-        dead = [f"rename {r.source!r}" for r in self.renames if all(apply(r, key) is None for key in here)]
+        dead = [f"rename {r.source!r}" for r in self.renames if all(r.apply(key) is None for key in here)]
         dead += [f"drop {text!r}" for text in self.drops if not any(covers(text, key) for key in here)]
         dead += [f"keep {text!r}" for text in self.keeps if not any(covers(text, key) for key in there)]
         dead += [f"fill {r.target!r}" for r in self.fills if not any(covers(r.target, key) for key in there)]
@@ -232,93 +363,32 @@ class Rules:
             "fill": [asdict(rule) for rule in self.fills],
             "layer": [asdict(rule) for rule in self.layers],
             "layout": [asdict(rule) for rule in self.layouts],
+            "order": [asdict(rule) for rule in self.orders],
+            "split": [{**asdict(rule), "targets": list(rule.targets)} for rule in self.splits],
+            "join": [{**asdict(rule), "sources": list(rule.sources)} for rule in self.joins],
         }
 
 
-#: TOML table -> field of `Rules`, its keys, what makes one rule of a row.
-_TABLES: dict[str, tuple[str, tuple[str, ...], Any]] = {
-    "rename": ("renames", ("source", "target"), Rename),
-    "drop": ("drops", ("source",), lambda source: source),
-    "keep": ("keeps", ("target",), lambda target: target),
-    "fill": ("fills", ("target", "value"), Fill),
-    "layer": ("layers", ("path", "kind"), Settle),
-    "layout": ("layouts", ("source", "source_axes", "target_axes"), Layout),
+#: TOML table -> field of `Rules`, what makes one rule of a row, the keys that a row has, and those that it may have.
+_TABLES: dict[str, tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = {
+    "rename": ("renames", Rename, ("source", "target"), ()),
+    "drop": ("drops", lambda source: source, ("source",), ()),
+    "keep": ("keeps", lambda target: target, ("target",), ()),
+    "fill": ("fills", Fill, ("target", "value"), ()),
+    "layer": ("layers", Settle, ("path", "kind"), ()),
+    "layout": ("layouts", Layout, ("source", "source_axes", "target_axes"), ()),
+    "order": ("orders", Order, ("axis", "source_axes", "target_axes"), ("source", "target")),
+    "split": ("splits", Split, ("source", "axis", "axes", "targets"), ()),
+    "join": ("joins", Join, ("sources", "axis", "axes", "target"), ()),
 }
 
+#: What a value has to be, where it is not a text.
+_RIGHT = {"value": "a number", "targets": "a list of texts", "sources": "a list of texts"}
 
-def _is_right(field: str, value: object) -> bool:
-    if field == "value":
+
+def _is_right(key: str, value: object) -> bool:
+    if key == "value":
         return isinstance(value, (int, float, bool))
+    if key in _RIGHT:
+        return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
     return isinstance(value, str)
-
-
-def names_in(pattern: str) -> set[str]:
-    """The captures of a pattern."""
-    return {match.group(1) for match in _FIELD.finditer(pattern)}
-
-
-def _slashed(pattern: str) -> str:
-    """A torch-style dotted pattern in the spelling of keys."""
-    plain = _FIELD.sub("", pattern)
-    if "/" in plain or "." not in plain:
-        return pattern
-    pieces = _FIELD.split(pattern)
-    fields = [match.group(0) for match in _FIELD.finditer(pattern)]
-    texts = pieces[:: _FIELD.groups + 1]
-    return "".join(text.replace(".", "/") + (fields[n] if n < len(fields) else "") for n, text in enumerate(texts))
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    text = _slashed(pattern)
-    out, last, seen = "", 0, set()
-    for match in _FIELD.finditer(text):
-        name, shift, rest = match.groups()
-        out += re.escape(text[last : match.start()])
-        if name in seen:
-            out += f"(?P={name})"
-        else:
-            out += f"(?P<{name}>.+)" if rest else f"(?P<{name}>\\d+)" if shift else f"(?P<{name}>[^/]+)"
-            seen.add(name)
-        last = match.end()
-    out += re.escape(text[last:])
-    if "{" in _FIELD.sub("", text) or "}" in _FIELD.sub("", text):
-        raise RuleError(
-            f"{pattern!r}: a '{{' or '}}' that is no capture", keys=(pattern,), hint="write {name} or {i+1}"
-        )
-    return re.compile(f"{out}(?=/|\\Z)" if out else "")
-
-
-def covers(pattern: str, key: str) -> bool:
-    """Whether a pattern matches a key or a prefix of it."""
-    return _compiled(pattern).match(key) is not None
-
-
-def apply(rule: Rename, path: str) -> str | None:
-    """What a rename makes of a path, `None` where it does not match.
-
-    Raises:
-        RuleError: the pattern does not parse, or a shifted number would be negative.
-    """
-    match = _compiled(rule.source).match(path)
-    if match is None:
-        return None
-    values = match.groupdict()
-    for name, shift, _ in _FIELD.findall(_slashed(rule.source)):
-        if shift:
-            values[name] = str(int(values[name]) - int(shift))
-    made = _FIELD.sub(lambda m: _value(rule, values[m.group(1)], m.group(2)), _slashed(rule.target))
-    rest = path[match.end() :].lstrip("/") if path[match.end() :] else ""
-    return "/".join(part for part in (made, rest) if part)
-
-
-def _value(rule: Rename, text: str, shift: str | None) -> str:
-    if not shift and not text.startswith("-"):
-        return text
-    try:
-        number = int(text) + int(shift or 0)
-    except ValueError as error:
-        raise RuleError(f"{rule.target!r}: {text!r} is not a number to count with", keys=(rule.source,)) from error
-    if number < 0:
-        raise RuleError(f"{rule.source!r} -> {rule.target!r} counts below zero", keys=(rule.source,))
-    return str(number)

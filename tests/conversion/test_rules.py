@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stateregistry.conversion.rules import Rename, Rules, apply
+from stateregistry.conversion.rules import Rename, Rules
 from stateregistry.errors import FileMissingError, RuleError
 
 
@@ -25,7 +25,7 @@ from stateregistry.errors import FileMissingError, RuleError
     ],
 )
 def test_a_rename_matches_whole_segments_from_the_start(source: str, target: str, path: str, expected: str) -> None:
-    assert apply(Rename(source, target), path) == expected
+    assert Rename(source, target).apply(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_rename_matches_whole_segments_from_the_start(source: str, target: str
     [("enc", "encoder/w"), ("encoder", "my/encoder/w"), ("l{i+0}", "lx/w"), ("{n}/{n}", "a/b/w"), ("a/b", "a")],
 )
 def test_a_rename_that_does_not_match_says_so(source: str, path: str) -> None:
-    assert apply(Rename(source, source), path) is None
+    assert Rename(source, source).apply(path) is None
 
 
 @pytest.mark.parametrize("path", ["encoder/layer/0/fc/weight", "encoder/layer/11/bias", "head/weight"])
