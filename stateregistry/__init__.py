@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stateregistry.casting import cast as cast
     from stateregistry.checking import Report as Report
     from stateregistry.checking import check as check
+    from stateregistry.conversion import rules as rules
     from stateregistry.conversion.api import convert as convert
     from stateregistry.conversion.api import plan as plan
     from stateregistry.conversion.plan import Plan as Plan
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from stateregistry.transfer import load as load
     from stateregistry.transfer import snapshot as snapshot
 
-#: Public name -> the module that has it; a module stands for itself.
+#: Public name -> the module that has it, or that it is.
 _HOMES = {
     "errors": "stateregistry.errors",
     "keys": "stateregistry.keys",
     "tools": "stateregistry.tools",
+    "rules": "stateregistry.conversion.rules",
     "cast": "stateregistry.casting",
     "Report": "stateregistry.checking",
     "check": "stateregistry.checking",
@@ -65,6 +67,8 @@ _HOMES = {
     "snapshot": "stateregistry.transfer",
 }
 
+_MODULES = frozenset({"errors", "keys", "tools", "rules"})
+
 __all__ = ["__version__", *_HOMES]
 
 
@@ -76,7 +80,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(home)
-    value = module if home == f"stateregistry.{name}" else getattr(module, name)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -7,6 +7,7 @@ or more segments. A dotted pattern is understood. Knows no rule tables and no mo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 from stateregistry.errors import RuleError
@@ -51,6 +52,13 @@ def _compiled(pattern: str, numbers: frozenset[str] = frozenset()) -> re.Pattern
             f"{pattern!r}: a '{{' or '}}' that is no capture", keys=(pattern,), hint="write {name} or {i+1}"
         )
     return re.compile(f"{out}(?=/|\\Z)" if out else "")
+
+
+def prefixes(path: str) -> Iterator[str]:
+    """A path and every path above it."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def covers(pattern: str, key: str) -> bool:

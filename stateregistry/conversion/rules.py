@@ -52,12 +52,15 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
-from stateregistry.conversion.patterns import apply, covers, names_in
+from stateregistry.conversion.patterns import apply, covers, names_in, prefixes, slashed
 from stateregistry.errors import AxesError, FileMissingError, RuleError
 from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import ROLES
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.plan import Plan
 
 #: The capture that counts.
 COUNT = "count"
@@ -167,6 +170,21 @@ class Rules:
     splits: tuple[Split, ...] = ()
     joins: tuple[Join, ...] = ()
     where: str = field(default="", compare=False)
+    #: Renames without captures by the path that they rename, and the others.
+    _plain: Mapping[str, tuple[Rename, ...]] = field(init=False, repr=False, compare=False)
+    _general: tuple[Rename, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        plain: dict[str, tuple[Rename, ...]] = {}
+        general: list[Rename] = []
+        for rule in self.renames:
+            if not rule.source or set("{}") & set(rule.source + rule.target):
+                general.append(rule)
+            else:
+                path = slashed(rule.source)
+                plain[path] = (*plain.get(path, ()), rule)
+        object.__setattr__(self, "_plain", plain)
+        object.__setattr__(self, "_general", tuple(general))
 
     @classmethod
     def of(cls, given: Rules | Mapping[str, Any] | str | Path | Iterable[tuple[str, str]] | None) -> Rules:
@@ -328,7 +346,8 @@ class Rules:
         Raises:
             RuleError: two renames claim it.
         """
-        found = [(rule, new) for rule in self.renames if (new := rule.apply(path)) is not None]
+        near = [rule for prefix in prefixes(path) for rule in self._plain.get(prefix, ())] if self._plain else []
+        found = [(rule, new) for rule in (*near, *self._general) if (new := rule.apply(path)) is not None]
         if len({new for _, new in found}) > 1:
             names = " and ".join(repr(rule.source) for rule, _ in found)
             message = f"{self.where or 'rules'}: {names} both claim {path!r}"
@@ -367,6 +386,17 @@ class Rules:
             "split": [{**asdict(rule), "targets": list(rule.targets)} for rule in self.splits],
             "join": [{**asdict(rule), "sources": list(rule.sources)} for rule in self.joins],
         }
+
+
+def suggest(plan: Plan) -> str:
+    """The rules that would pin down the pairing that a plan found, as the text of a TOML file.
+
+    Rules that were tried: they give every layer of the source the path that the plan paired it with. Empty where names agree
+    already. Of a plan with problems, only what was paired is in it.
+    """
+    from stateregistry.conversion.suggest import suggest as suggested
+
+    return suggested(plan)
 
 
 #: TOML table -> field of `Rules`, what makes one rule of a row, the keys that a row has, and those that it may have.

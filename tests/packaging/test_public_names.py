@@ -8,8 +8,8 @@ import stateregistry as sr
 
 PUBLIC = {
     "Diff", "Entry", "Kind", "Layer", "Plan", "Report", "StateError", "StateRegistry", "Verification", "__version__",
-    "cast", "check", "convert", "count", "diff", "errors", "keys", "load", "mask", "of", "open", "plan", "save",
-    "snapshot", "tools", "verify",
+    "cast", "check", "convert", "count", "diff", "errors", "keys", "load", "mask", "of", "open", "plan",
+    "rules", "save", "snapshot", "tools", "verify",
 }  # fmt: skip
 
 
