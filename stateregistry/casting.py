@@ -135,10 +135,10 @@ def _integer_to_floating(array: np.ndarray, target: np.dtype[Any], *, exact: boo
 
 
 def _floating(array: np.ndarray, target: np.dtype[Any], *, exact: bool) -> tuple[np.ndarray, _Truth]:
-    result = _rounded(array, target)
+    result = rounded(array, target)
     old, new = array.astype(np.float64), result.astype(np.float64)
     if exact:
-        back = _rounded(result, array.dtype)
+        back = rounded(result, array.dtype)
         same_value = (old == new) | (np.isnan(old) & np.isnan(new))
         return result, np.asarray(_same_bits(array, back) & same_value)
     keeps = np.where(np.isfinite(old), np.isfinite(new) & ~((np.sign(old) * np.sign(new)) < 0), False)  # a value
@@ -146,8 +146,8 @@ def _floating(array: np.ndarray, target: np.dtype[Any], *, exact: bool) -> tuple
     return result, np.asarray(keeps | infinite | (np.isnan(old) & np.isnan(new)))
 
 
-def _rounded(array: np.ndarray, target: np.dtype[Any]) -> np.ndarray:
-    """The nearest numbers of a floating dtype, rounded once.
+def rounded(array: np.ndarray, target: np.dtype[Any]) -> np.ndarray:
+    """The nearest numbers of a floating or complex dtype, rounded once.
 
     ml_dtypes rounds `float64` to `float32` first and then again, which is off by one in the last place now and then; and some
     pairs of its own dtypes it does not convert at all.

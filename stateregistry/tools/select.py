@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stateregistry import errors, plugins
 from stateregistry.entry import Entry, Kind
+from stateregistry.layers.vocabulary import ROLES
 
 if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
@@ -68,6 +69,41 @@ def mask(reg: StateRegistry | Any, where: Where) -> Any:
     chosen = selector(where, _every)
     flat = {key: bool(chosen(key, entry)) for key, entry in registry.items() if entry.kind is Kind.PARAMETER}
     return registry._tree(flat)  # noqa: SLF001  # the hook of the same package
+
+
+def by_layer(reg: StateRegistry | Any, roles: str = "*", *, kinds: str | Collection[str] | None = None) -> Predicate:
+    """A predicate that selects entries by what they are to their layer, whatever the framework calls them.
+
+        decays = sr.mask(model, sr.tools.by_layer(model, "*kernel"))     # no bias, no norm, no embedding, in any framework
+
+    Args:
+        reg: a registry or a live object whose layers are known; those of Linen are with `module=`.
+        roles: a pattern of roles: `"*kernel"`, `"scale"`, `"*bias"`. An array of several is selected if all of them match.
+        kinds: layer kinds, `"conv"` or several; by default all.
+
+    Raises:
+        UnsupportedError: the registry knows no layers, or there is no such kind.
+    """
+    registry = plugins.of(reg)
+    wanted = None if kinds is None else {kinds} if isinstance(kinds, str) else set(kinds)
+    unknown = sorted((wanted or set()) - set(ROLES))
+    if unknown:
+        raise errors.UnsupportedError(
+            f"there is no layer kind {unknown[0]!r}", expected=tuple(ROLES), found=tuple(unknown)
+        )
+    if not registry.layers:
+        hint = "for Linen, sr.of(variables, module=net, args=(x,)); else name entries by a pattern of keys"
+        raise errors.UnsupportedError(f"{registry!r} knows no layers to select by", hint=hint)
+    aliases = registry.aliases
+    found: dict[str, bool] = {}
+    for layer in registry.layers:
+        for role, key in layer.roles.items():
+            fits = (wanted is None or layer.kind in wanted) and all(
+                fnmatch.fnmatchcase(one, roles) for one in role.split("+")
+            )
+            canonical = aliases.get(key, key)
+            found[canonical] = found.get(canonical, True) and fits
+    return lambda key, _: found.get(key, False)
 
 
 def _every(key: str, entry: Entry) -> bool:
