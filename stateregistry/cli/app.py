@@ -12,11 +12,13 @@ from stateregistry import errors
 from stateregistry._version import __version__
 from stateregistry.cli import failures
 from stateregistry.cli.adapters import adapters
+from stateregistry.cli.average import average
 from stateregistry.cli.conform import conform
 from stateregistry.cli.convert import convert
 from stateregistry.cli.diff import diff
 from stateregistry.cli.inspect import inspect
 from stateregistry.cli.options import settle
+from stateregistry.cli.rename import rename
 from stateregistry.cli.terminal import Terminal
 
 _EPILOG = """\b
@@ -31,7 +33,7 @@ def group() -> None:
     """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""
 
 
-for _each in (inspect, convert, diff, adapters, conform):
+for _each in (inspect, convert, diff, rename, average, adapters, conform):
     group.add_command(_each)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from stateregistry import errors
 from stateregistry.cli.failures import NO
 from stateregistry.cli.flags import spelled
 from stateregistry.cli.options import common, examples
+from stateregistry.cli.writing import refuse_one_file, refuse_targets
 
 if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
@@ -77,8 +77,8 @@ def convert(
     from stateregistry.cli import factories, sources
 
     read = {"SRC": sources.path_of(source), "--rules": rules, "--residual": residual and sources.path_of(residual)}
-    _refuse_one_file({name: Path(path) for name, path in read.items() if path}, out, plan_file)
-    _refuse_targets([path for path in (None if dry_run else out, plan_file) if path is not None], overwrite=overwrite)
+    refuse_one_file({name: Path(path) for name, path in read.items() if path}, out, plan_file)
+    refuse_targets([path for path in (None if dry_run else out, plan_file) if path is not None], overwrite=overwrite)
     from stateregistry.conversion.api import plan as make_plan
     from stateregistry.report import planning
     from stateregistry.stores.atomic import replacing
@@ -115,42 +115,6 @@ def convert(
     if done.receipt.stale:
         terminal.say(f"not used, as the values they belong to have changed since: {', '.join(done.receipt.stale)}")
     return 0
-
-
-def _refuse_one_file(named: dict[str, Path], out: Path, plan_file: Path | None) -> None:
-    """Refuse to write over what is read or written besides: another argument, or the sidecar of one."""
-    from stateregistry.stores.sidecar import sidecar_path
-
-    written = {"OUT": out} | ({"--plan": plan_file} if plan_file is not None else {})
-    beside = {f"the sidecar of {name}": sidecar_path(path) for name, path in (named | {"OUT": out}).items()}
-    others = named | beside
-    for two, second in written.items():
-        for one, first in others.items():
-            if _is_one(first, second):
-                message = f"{second} is {one} and {two} at once"
-                raise errors.UnsupportedError(message, hint="write to another path, then rename it")
-        others[two] = second
-
-
-def _is_one(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)  # hard links are one file too
-    except OSError:
-        return os.path.realpath(first) == os.path.realpath(second)  # one of them is not there yet
-
-
-def _refuse_targets(paths: list[Path], *, overwrite: bool) -> None:
-    """Refuse before any work is done what cannot be written, or what `--overwrite` would have to allow."""
-    from stateregistry.stores.atomic import destination
-
-    for path in paths:
-        if not path.parent.is_dir():
-            message = f"there is no directory {str(path.parent)!r} to write {path.name!r} in"
-            raise errors.FileMissingError(message, hint="make it first")
-        destination(path, overwrite=True)
-        if path.exists() and not overwrite:
-            message = f"{path} exists"
-            raise errors.TargetExistsError(message, hint="choose another name, or give --overwrite")
 
 
 def _execute(

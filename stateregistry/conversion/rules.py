@@ -50,7 +50,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -207,10 +207,10 @@ class Rules:
             pairs = tuple(Rename(source, target) for source, target in given)
             if not all(isinstance(text, str) for pair in pairs for text in (pair.source, pair.target)):
                 raise TypeError("a rename is two texts")  # noqa: TRY301
-            return cls._checked(renames=pairs)
         except (TypeError, ValueError) as error:
             message = f"rules= takes a TOML path, a mapping or (source, target) pairs, not {type(given).__name__}"
             raise RuleError(message) from error
+        return cls._checked(renames=pairs)
 
     @classmethod
     def _file(cls, path: Path) -> Self:
@@ -320,6 +320,10 @@ class Rules:
         except ValueError as error:
             raise RuleError(f"{where}: {text!r} is more than one axis", hint="without parentheses") from error
         return group
+
+    def joined(self, other: Rules, *, drops: Iterable[str] = ()) -> Rules:
+        """These rules, and the renames of others, and more drops."""
+        return replace(self, renames=(*self.renames, *other.renames), drops=(*self.drops, *drops))
 
     def inverse(self) -> Rules:
         """The rules of the way back."""

@@ -160,6 +160,16 @@ class Ema:
         self._weight, self.steps = float(state["weight"]), int(state["steps"])
 
 
+def weights_of(decay: float, number: int) -> list[float]:
+    """What each of `number` states, the last the newest, weighs in a bias-corrected moving average.
+
+    Raises:
+        UnsupportedError: a decay outside `[0, 1)`.
+    """
+    share = _checked(decay)
+    return [(1 - share) * share**age for age in reversed(range(number))]
+
+
 def _constant(decay: float) -> Callable[[int], float]:
     return lambda step: decay
 
