@@ -169,3 +169,7 @@ class PlanError(StateError, ValueError):
     def __init__(self, message: str, *, plan: Any, keys: tuple[str, ...] = (), hint: str | None = None) -> None:
         super().__init__(message, keys=keys, hint=hint)
         self.plan = plan
+
+
+class AmbiguousAlignment(PlanError):  # noqa: N818  # the name says what is wrong
+    """Nothing decides which layers are one: `plan.problems` shows the candidates and the rule that would decide."""

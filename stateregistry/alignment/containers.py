@@ -1,0 +1,116 @@
+"""Containers: the parts of a model that hold several units, with what they hold as a signature.
+
+An `Item` is what is paired at one level: a unit, or a container with all of its units. Two containers that hold the same
+colours equally often may be one; which repeated one is which is for `ties` to say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from stateregistry.alignment.colours import Colour, is_vector
+from stateregistry.alignment.lexicon import words
+from stateregistry.alignment.model import Unit
+from stateregistry.alignment.spelling import Tokens, numbers, split_words, stems
+
+Signature = tuple[tuple[int, int], ...]
+
+
+@final
+@dataclass(eq=False, slots=True)
+class Item:
+    """A unit or a container inside a scope.
+
+    Attributes:
+        units: what it holds. path: relative to the scope. single: it is a unit. depth: of the scope.
+    """
+
+    units: list[Unit]
+    path: Tokens
+    single: bool = False
+    depth: int = 0
+    words: frozenset[str] = field(init=False)
+    raw: frozenset[str] = field(init=False)
+    same: tuple[tuple[str, int | None], ...] = field(init=False)
+    stems: tuple[str, ...] = field(init=False)
+    numbers: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.words = words(self.path)
+        self.raw = frozenset(word for token in self.path for word in split_words(token.text) if not word.isdigit())
+        self.same = tuple(token.same for token in self.path)
+        self.stems, self.numbers = stems(self.path), numbers(self.path)
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Every name with a number on the way from the scope to it: the names around it without their numbers, joined."""
+        whole = self.units[0].tokens[: self.depth + len(self.path)]
+        return tuple(
+            counted_name(whole[: end + 1]) for end in range(self.depth, len(whole)) if whole[end].number is not None
+        )
+
+    @property
+    def place(self) -> int:
+        """Where it begins in the native order."""
+        return min(unit.place for unit in self.units)
+
+    @property
+    def call(self) -> int | None:
+        """Where it is called first; `None` where that is not known of all of it."""
+        calls = [unit.call for unit in self.units]
+        return None if None in calls else min(call for call in calls if call is not None)
+
+    @property
+    def vector(self) -> bool:
+        """Whether it is a norm or a vector."""
+        return self.single and is_vector(self.units[0].colour)
+
+
+def counted_name(path: Tokens) -> str:
+    """What a counted name is called wherever its containers have other numbers."""
+    return "/".join(token.stem or "#" for token in path)
+
+
+def item_of(unit: Unit, depth: int) -> Item:
+    """A unit as an item of a scope of a depth."""
+    return Item([unit], unit.tokens[depth:], single=True, depth=depth)
+
+
+@final
+class Palette:
+    """Numbers for colours, the same on both sides."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Colour, int] = {}
+
+    def of(self, colour: Colour) -> int:
+        """The number of a colour."""
+        return self._numbers.setdefault(colour, len(self._numbers))
+
+    def signature(self, units: Sequence[Unit]) -> Signature:
+        """What a group of units holds."""
+        return tuple(sorted(Counter(self.of(unit.colour) for unit in units).items()))
+
+
+def containers(units: Sequence[Unit], depth: int) -> list[Item]:
+    """Every container below a scope that holds some but not all of its units, each once, however it is wrapped."""
+    groups: dict[Tokens, list[Unit]] = {}
+    for unit in units:
+        path = unit.tokens
+        for end in range(depth + 1, len(path)):
+            groups.setdefault(path[depth:end], []).append(unit)
+    found: dict[tuple[int, int], Item] = {}
+    for path, members in groups.items():
+        if 1 < len(members) < len(units):
+            # One inside the other with as many units holds the same: the outer name comes first, and the inner says more.
+            mark = (id(members[0]), len(members))
+            if mark not in found or _inside(path, found[mark].path):
+                found[mark] = Item(members, path, depth=depth)
+    return list(found.values())
+
+
+def _inside(path: Tokens, outer: Tokens) -> bool:
+    return path[: len(outer)] == outer

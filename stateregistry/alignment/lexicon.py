@@ -1,0 +1,120 @@
+"""Lexicon: words of different authors for one thing, and words that say nothing.
+
+Only what is common use in published models; a word that means two things in two models is not here. Data and look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from stateregistry.alignment.spelling import Token, split_words
+
+#: Groups of words for one thing; the first stands for all.
+_GROUPS: Final = (
+    "query q queries wq",
+    "key k keys wk",
+    "value v values wv",
+    "out o output wo",
+    "qkv wqkv cqkv",
+    "attention attn att mha mhsa selfattn multihead multiheadattention",
+    "cross crossattn crossattention encdec encattn",
+    "mlp ffn ff feedforward",
+    "norm ln layernorm bn batchnorm gn groupnorm rmsnorm",
+    "embedding embeddings embed emb embedder embeds",
+    "token tok tokens word words wte",
+    "position pos positional positions wpe",
+    "segment seg segments",
+    "encoder enc",
+    "decoder dec",
+    "shortcut downsample skip identity",
+    "reverse bwd backward back",
+    "forward fwd",
+    "head classifier logits classification",
+    "final last",
+    "gate gating",
+    "vision visual image img",
+    "text language txt",
+    "squeeze reduce",
+    "excite expand",
+    "depthwise dw dwconv",
+    "pointwise pw pwconv",
+    "relative rel",
+    "time temb timestep",
+    "up upsample upsampling",
+    "previous prev",
+    "patch patches patchify",
+    "pool pooler pooling pooled",
+)
+_CANONICAL: Final = {word: group.split()[0] for group in _GROUPS for word in group.split()}
+
+#: What every model is made of: it tells no layer from another.
+_EMPTY: Final = frozenset(
+    [
+        "layer",
+        "layers",
+        "block",
+        "blocks",
+        "module",
+        "modules",
+        "model",
+        "net",
+        "network",
+        "conv",
+        "convolution",
+        "dense",
+        "linear",
+        "fc",
+        "lin",
+        "proj",
+        "projection",
+        "kernel",
+        "weight",
+        "weights",
+        "the",
+        "of",
+        "and",
+        "c",
+        "param",
+        "params",
+        "list",
+        "stack",
+        "seq",
+        "sequential",
+        "main",
+        "flax",
+        "torch",
+        "nnx",
+        "fn",
+        "1d",
+        "2d",
+        "3d",
+        "d",
+    ]
+)
+
+#: Words that say before or after what a norm stands: no synonym is safe beside them.
+SIDES: Final = frozenset({"pre", "post", "before", "after", "input", "final"})
+
+
+@lru_cache(maxsize=65536)
+def words_of(text: str) -> frozenset[str]:
+    """What the words of one name mean."""
+    parts = [word for word in split_words(text) if not word.isdigit()]
+    joined = "".join(parts)
+    if joined in _CANONICAL:
+        return frozenset({_CANONICAL[joined]})
+    if joined in ("proj", "projection"):  # beside nothing else, it is what follows an attention or a gate
+        return frozenset({"out"})
+    return frozenset(_CANONICAL.get(word, word) for word in parts if word not in _EMPTY)
+
+
+def words(path: Iterable[Token]) -> frozenset[str]:
+    """What the words of a path mean."""
+    return frozenset().union(*(words_of(token.text) for token in path))
+
+
+def similarity(one: frozenset[str], two: frozenset[str]) -> float:
+    """Dice's coefficient of two sets of words."""
+    return 2 * len(one & two) / (len(one) + len(two)) if one and two else 0.0

@@ -1,0 +1,230 @@
+"""Settle: bring the units of two sides to one granularity and one colour where only both together say which.
+
+A unit that could be several kinds takes the one that the other side has. Where one side has an attention and the other
+four linears, one fused linear and the other three, a convolution of one place and the other a linear, the units are seen
+as what is smaller. Nothing is split that the counts of the other side do not ask for. Imports the layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from stateregistry.alignment import parts
+from stateregistry.alignment.colours import Colour, colour_of
+from stateregistry.alignment.model import Unit, View
+from stateregistry.alignment.spelling import split_words, tokens
+from stateregistry.layers.vocabulary import Layer
+
+#: What the parts of a fused linear are, by a word of its name.
+_FUSED: Final[tuple[tuple[tuple[str, ...], frozenset[str]], ...]] = (
+    (("query", "key", "value"), frozenset({"qkv", "wqkv", "in", "attn", "attention", "inproj", "cattn"})),
+    (("key", "value"), frozenset({"kv", "wkv"})),
+    (("gate", "up"), frozenset({"gateup", "w13"})),
+)
+
+
+def settle(source: View, target: View, *, whole: bool = False) -> None:
+    """Give every unit the colour that stands. Changes the views. `whole`: the units are those of one another already."""
+    if whole:
+        _open(source, target)
+        return
+    _attention(source, target)
+    _open(source, target)
+    _pointwise(source, target)
+    _patches(source, target)
+    _fused(source, target)
+    _fused(target, source)
+
+
+def _counts(view: View) -> Counter[Colour]:
+    return Counter(unit.colour for unit in view.units if not unit.spare)
+
+
+# -------------------------------------------------------------------- attention
+
+
+def _attention(source: View, target: View) -> None:
+    one, two = (Counter(c for c in _counts(view).elements() if c[0] == "attention") for view in (source, target))
+    differing = {colour for colour in (*one, *two) if one[colour] != two[colour]}
+    if not differing:
+        return
+    for view in (source, target):
+        units: list[Unit] = []
+        for unit in view.units:
+            made = parts.heads(unit.layer) if unit.colour in differing and unit.layer is not None else ()
+            units += [_part(unit, name, layer, view) for name, layer in made] or [unit]
+        view.units = units
+
+
+def _part(unit: Unit, name: str, layer: Layer, view: View) -> Unit:
+    """A unit for a part of another."""
+    colour = colour_of(layer, view.entries, view.aliases)
+    keys = tuple(
+        dict.fromkeys(
+            key if key in view.entries else view.aliases.get(key, key)
+            for piece in layer.pieces
+            for key in [layer.key(piece)]
+        )
+    )
+    return Unit(
+        layer.path, (*unit.tokens, *tokens(name)), (colour,), {colour: layer}, keys, unit.typed, unit.place, unit.call,
+        unit.spare, note=unit.note, grade=unit.grade,
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------- units that could be several kinds
+
+
+def _open(source: View, target: View) -> None:
+    """A unit takes the one of its colours that the other side has; colours that it cannot tell apart become one."""
+    joined = _Joined()
+    for view, other in ((source, target), (target, source)):
+        there = {colour for unit in other.units for colour in unit.options}
+        for unit in view.units:
+            if len(unit.options) > 1:
+                fits = [colour for colour in unit.options if colour in there]
+                for colour in fits[1:]:
+                    joined.join(fits[0], colour)
+                unit.colour = fits[0] if fits else unit.options[0]
+    for view in (source, target):
+        for unit in view.units:
+            layer = unit.layer
+            chosen = joined.of(unit.colour)
+            if chosen != unit.colour:
+                unit.readings = {**unit.readings, chosen: layer} if layer is not None else dict(unit.readings)
+                if layer is None:
+                    unit.readings.pop(chosen, None)
+                unit.colour = chosen
+
+
+class _Joined:
+    """Colours that count as one."""
+
+    def __init__(self) -> None:
+        self._to: dict[Colour, Colour] = {}
+
+    def of(self, colour: Colour) -> Colour:
+        while colour in self._to:
+            colour = self._to[colour]
+        return colour
+
+    def join(self, one: Colour, two: Colour) -> None:
+        one, two = self.of(one), self.of(two)
+        if one != two:
+            self._to[two] = one
+
+
+# -------------------------------------------------------------------- convolutions that are linears
+
+
+def _pointwise(source: View, target: View) -> None:
+    def as_linear(unit: Unit, view: View) -> Layer | None:
+        layer = unit.layer
+        if layer is None or layer.kind != "conv" or not isinstance(unit.colour[4], tuple) or set(unit.colour[4]) != {1}:
+            return None
+        ranks = {piece.name: _rank(view, layer.key(piece)) for piece in layer.pieces}
+        return parts.pointwise(layer, ranks)
+
+    for colour in _unequal(source, target, "conv"):
+        if not isinstance(colour[4], tuple) or set(colour[4]) != {1}:
+            continue
+        linear = ("linear", *colour[1:4], *colour[5:])
+        one, two = _counts(source), _counts(target)
+        if (one[colour] - two[colour]) * (one[linear] - two[linear]) < 0:
+            for view in (source, target):
+                _recolour(view, colour, linear, as_linear)
+
+
+def _rank(view: View, key: str) -> int:
+    entry = view.entries.get(key) or view.entries[view.aliases[key]]
+    return len(entry.shape)
+
+
+def _unequal(source: View, target: View, kind: str) -> list[Colour]:
+    one, two = _counts(source), _counts(target)
+    return [colour for colour in dict.fromkeys((*one, *two)) if colour[0] == kind and one[colour] != two[colour]]
+
+
+def _recolour(view: View, old: Colour, new: Colour, made: Callable[[Unit, View], Layer | None]) -> None:
+    for unit in view.units:
+        if unit.colour == old:
+            layer = made(unit, view)
+            if layer is not None:
+                unit.colour, unit.readings = new, {**unit.readings, new: layer}
+
+
+def _patches(source: View, target: View) -> None:
+    """A convolution whose kernel is as large as its step, and a linear over the flattened patch."""
+    for view, other in ((source, target), (target, source)):
+        for colour in _unequal(source, target, "conv"):
+            spatial = colour[4]
+            if not isinstance(spatial, tuple) or set(spatial) == {1}:
+                continue
+            size = int(colour[1])  # type: ignore[call-overload]  # the colour of a conv
+            for step in spatial:
+                size *= step
+            linear = ("linear", size, *colour[2:4], *colour[5:])
+            mine, theirs = _counts(view), _counts(other)
+            if mine[colour] != 1 or theirs[colour] or theirs[linear] != 1 or mine[linear]:
+                continue
+            for unit in other.units:
+                layer = unit.layer
+                if unit.colour == linear and layer is not None and layer.kind == "linear":
+                    made = parts.patches(layer, len(spatial))
+                    if made is not None:
+                        unit.colour, unit.readings = colour, {**unit.readings, colour: made}
+                        if colour[1] != 1:
+                            unit.grade = "assumption"
+                            unit.note = (
+                                "a linear over patches, taken as flattened with the channels last, which no shape says"
+                            )
+
+
+# -------------------------------------------------------------------- fused linears
+
+
+def _fused(view: View, other: View) -> None:
+    """Take fused linears apart where the other side has the parts, and nothing here is like them."""
+    for names, hints in _FUSED:
+        count = len(names)
+        for colour in [colour for colour in _unequal(view, other, "linear") if int(colour[2]) % count == 0]:  # type: ignore[call-overload]
+            part = ("linear", colour[1], int(colour[2]) // count, *colour[3:])  # type: ignore[call-overload]
+            mine, theirs = _counts(view), _counts(other)
+            extra = mine[colour] - theirs[colour]
+            named = [unit for unit in view.units if unit.colour == colour and _hinted(unit, hints)]
+            if extra <= 0 or len(named) != extra or theirs[part] - mine[part] < count * extra:
+                continue
+            made = {id(unit): _split(unit, names, view) for unit in named}
+            if all(made.values()):
+                view.units = [piece for unit in view.units for piece in (made.get(id(unit)) or [unit])]
+
+
+def _hinted(unit: Unit, hints: frozenset[str]) -> bool:
+    words = [word for token in unit.tokens[-2:] for word in (*split_words(token.text), token.stem)]
+    return not hints.isdisjoint(words)
+
+
+def _split(unit: Unit, names: tuple[str, ...], view: View) -> list[Unit]:
+    layer = unit.layer
+    if layer is None:
+        return []
+    stacked = {piece.name: bool(piece.part) for piece in layer.pieces}
+    if any(stacked.values()) and not all(stacked.values()):
+        return []
+    shapes = {
+        piece.name: (view.entries.get(layer.key(piece)) or view.entries[view.aliases[layer.key(piece)]]).shape
+        for piece in layer.pieces
+    }
+    found = [_part(unit, name, one, view) for name, one in parts.fused(layer, names, shapes)]
+    for each in found:
+        each.grade = "assumption"
+        each.note = f"{unit.path}: taken apart into {', '.join(names)}, in this order, which no shape says"
+    return found
+
+
+def as_kind(layer: Layer, kind: str) -> Layer:
+    """A layer of vectors under the name of another kind: a norm of any kind has its scale and its bias."""
+    return replace(layer, kind=kind)

@@ -1,0 +1,215 @@
+"""Solve: pair the units of two scopes by what they hold, from the largest containers down to single units.
+
+Containers of one signature that both sides have equally often are tied and solved on their own; what is left is paired by
+colour, each pair an anchor for the next. Linear in practice: work is counted, and past `BOUND` what is not decided yet
+is a question. Never exponential: nothing is tried and taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from stateregistry.alignment.colours import Colour
+from stateregistry.alignment.containers import Item, Palette, Signature, containers, item_of
+from stateregistry.alignment.lexicon import similarity
+from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
+from stateregistry.alignment.ties import Counted, Population, Tied, tie
+
+#: Steps for each unit of both sides; a step is one unit looked at in one scope, or one pair compared.
+BOUND: Final = 4000
+_SMALL: Final = 4
+_ELSEWHERE: Final = 0.5
+
+
+Stems = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+
+
+Classes = dict[Colour, tuple[list[Item], list[Item]]]
+
+
+def _population(classes: Classes) -> Population:
+    """What every counted name counts in a scope."""
+    found: tuple[dict[tuple[str, ...], list[Counted]], ...] = ({}, {})
+    for colour, items in classes.items():
+        for side, several in enumerate(items):
+            for item in several:
+                if item.numbers:
+                    found[side].setdefault(item.stems, []).append((item.numbers, colour))
+    return found[0], found[1]
+
+
+@final
+class Solver:
+    """One search.
+
+    Args:
+        source, target: the sides, settled.
+        result: where pairs and questions go.
+    """
+
+    def __init__(self, source: View, target: View, result: Result) -> None:
+        self.source, self.target, self.result = source, target, result
+        self._palette = Palette()
+        self._steps = BOUND * (len(source.units) + len(target.units)) + 100_000
+
+    def _spend(self, steps: int) -> bool:
+        self._steps -= steps
+        return self._steps >= 0
+
+    def solve(
+        self,
+        sources: Sequence[Unit],
+        targets: Sequence[Unit],
+        depths: tuple[int, int] = (0, 0),
+        grade: Grade = "certain",
+        evidence: tuple[str, ...] = (),
+        stems: Stems = (),
+    ) -> None:
+        """Pair the units of one scope.
+
+        Args:
+            sources, targets: the units. depths: how many tokens of their paths name the scope.
+            grade, evidence: of the scope. stems: the names by whose numbers it was paired.
+        """
+        if not sources or not targets:
+            self._leave(sources, targets)
+            return
+        if not self._spend(len(sources) + len(targets)):
+            self._ask(sources, targets, "the search was stopped at its bound")
+            return
+        decided: list[Tied] = []
+        covered: set[int] = set()
+        for xs, ys in self._repeated(sources, targets, depths, covered):
+            if not self._spend(len(xs) * min(len(ys), 64)):
+                self._ask([u for x in xs for u in x.units], [u for y in ys for u in y.units], "stopped at its bound")
+                continue
+            made = tie(xs, ys, decided, self.source, self.target)
+            decided += made.pairs
+            for pair in made.pairs:
+                below = (depths[0] + len(pair.source.path), depths[1] + len(pair.target.path))
+                text = evidence if len(xs) == 1 else (*evidence, f"container {pair.evidence}")
+                counted = (*stems, (pair.source.counts, pair.target.counts)) if pair.counted else stems
+                self.solve(pair.source.units, pair.target.units, below, worse(grade, pair.grade), text, counted)
+            done = {id(item) for pair in made.pairs for item in (pair.source, pair.target)}
+            open_ = [x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done]
+            if open_[0]:
+                one, two = ([unit for item in items for unit in item.units] for items in open_)
+                self._ask(one, two, made.why)
+        one, two = ([u for u in side if id(u) not in covered] for side in (sources, targets))
+        self._singles(one, two, depths, (grade, evidence, stems), decided)
+
+    # ---------------------------------------------------------------- containers
+
+    def _repeated(
+        self, sources: Sequence[Unit], targets: Sequence[Unit], depths: tuple[int, int], covered: set[int]
+    ) -> list[tuple[list[Item], list[Item]]]:
+        """Groups of containers that both sides have equally often, largest first, without overlap. Fills `covered`."""
+        sides = []
+        for units, depth in ((sources, depths[0]), (targets, depths[1])):
+            groups: dict[Signature, list[Item]] = {}
+            for item in containers(units, depth):
+                groups.setdefault(self._palette.signature(item.units), []).append(item)
+            sides.append(groups)
+        shared = [signature for signature in sides[0] if signature in sides[1]]
+        shared.sort(key=lambda signature: -sum(count for _, count in signature))
+        found = []
+        for signature in shared:
+            xs, ys = (
+                [item for item in groups[signature] if not any(id(unit) in covered for unit in item.units)]
+                for groups in sides
+            )
+            if not xs or len(xs) != len(ys) or self._elsewhere(xs, ys, sides, covered):
+                continue
+            if sum(count for _, count in signature) < _SMALL and (
+                self._outside(signature, xs, sources, covered) or self._outside(signature, ys, targets, covered)
+            ):
+                continue
+            covered.update(id(unit) for item in (*xs, *ys) for unit in item.units)
+            found.append((xs, ys))
+        return found
+
+    def _outside(self, signature: Signature, items: Sequence[Item], units: Sequence[Unit], covered: set[int]) -> bool:
+        """Whether a colour of small containers also occurs beside them: then it may be either."""
+        colours = {number for number, _ in signature}
+        inside = {id(unit) for item in items for unit in item.units}
+        return any(
+            self._palette.of(unit.colour) in colours
+            for unit in units
+            if id(unit) not in inside and id(unit) not in covered
+        )
+
+    def _elsewhere(
+        self, xs: Sequence[Item], ys: Sequence[Item], sides: Sequence[dict[Signature, list[Item]]], covered: set[int]
+    ) -> bool:
+        """Whether the words of a lone container point to another one than that which holds the same."""
+        if len(xs) > 1:
+            return False
+        x, y = xs[0], ys[0]
+        if not x.words or not y.words or x.words & y.words:
+            return False
+        others = (
+            (y, [item for items in sides[0].values() for item in items if item is not x]),
+            (x, [item for items in sides[1].values() for item in items if item is not y]),
+        )
+        return any(
+            similarity(mine.words, item.words) >= _ELSEWHERE and len(item.path) == len(mine.path)
+            for mine, items in others
+            if len(items) <= 200  # in a scope of more, a word is no hint
+            for item in items
+        )
+
+    # ---------------------------------------------------------------- units
+
+    def _singles(
+        self,
+        sources: Sequence[Unit],
+        targets: Sequence[Unit],
+        depths: tuple[int, int],
+        scope: tuple[Grade, tuple[str, ...], Stems],
+        anchors: list[Tied],
+    ) -> None:
+        classes: Classes = {}
+        for side, units in enumerate((sources, targets)):
+            for unit in units:
+                classes.setdefault(unit.colour, ([], []))[side].append(item_of(unit, depths[side]))
+        population = _population(classes)
+        whys: dict[Colour, str] = {}
+        progress = True
+        while progress:
+            progress = False
+            for colour in sorted(classes, key=lambda colour: len(classes[colour][0])):
+                xs, ys = classes[colour]
+                if not xs or len(xs) != len(ys):
+                    continue
+                if not self._spend(min(len(xs), 64) * len(ys)):
+                    whys[colour] = "the search was stopped at its bound"
+                    continue
+                made = tie(xs, ys, anchors, self.source, self.target, population)
+                whys[colour] = made.why
+                progress |= bool(made.pairs)
+                anchors += made.pairs
+                for pair in made.pairs:
+                    self._pair(pair, *scope)
+                done = {id(item) for pair in made.pairs for item in (pair.source, pair.target)}
+                classes[colour] = ([x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done])
+        for colour, (xs, ys) in classes.items():
+            one, two = [x.units[0] for x in xs], [y.units[0] for y in ys]
+            if one and two:
+                counts = f"{len(one)} in the source and {len(two)} in the target"
+                self._ask(one, two, whys.get(colour) or counts)
+            else:
+                self._leave(one, two)
+
+    def _pair(self, pair: Tied, grade: Grade, evidence: tuple[str, ...], stems: Stems) -> None:
+        counted = (*stems, (pair.source.counts, pair.target.counts)) if pair.counted else stems
+        one, two = pair.source.units[0], pair.target.units[0]
+        made = Pair(one, two, [*evidence, pair.evidence], worse(grade, pair.grade), counted, leaf=pair.leaf)
+        self.result.pairs.append(made)
+
+    def _ask(self, sources: Sequence[Unit], targets: Sequence[Unit], why: str) -> None:
+        self.result.questions.append(Question(list(sources), list(targets), why))
+
+    def _leave(self, sources: Sequence[Unit], targets: Sequence[Unit]) -> None:
+        self.result.left[0].extend(sources)
+        self.result.left[1].extend(targets)

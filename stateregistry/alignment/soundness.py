@@ -1,0 +1,209 @@
+"""Soundness: what a finished pairing must not contradict. These checks, not the search, are what keeps it right.
+
+Numbers that decided are held against everything that was decided without them: one inversion takes back all pairs that
+rest on that name's numbers. Containers that are counted must not be torn apart. A linear that reads a flattened image has
+its inputs in another order where images have their channels elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import final
+
+from stateregistry.alignment.colours import widths
+from stateregistry.alignment.containers import counted_name
+from stateregistry.alignment.model import Pair, Question, Result, Unit, View
+from stateregistry.alignment.spelling import Tokens
+
+
+def check(result: Result, source: View, target: View) -> None:
+    """Take back pairs that something contradicts, and grade those that nothing confirms. Changes the result."""
+    _numbers(result, source, target)
+    _torn(result)
+
+
+# -------------------------------------------------------------------- numbers
+
+
+@final
+class _Order:
+    """For every name that is counted on one side, in what order the other side has what was decided without numbers."""
+
+    def __init__(self, pairs: Iterable[Pair], own: int, other: View) -> None:
+        self._seen: dict[tuple[object, ...], dict[int, int]] = {}
+        self._names: dict[tuple[object, ...], str] = {}
+        for pair in pairs:
+            mine, theirs = (pair.source, pair.target) if own == 0 else (pair.target, pair.source)
+            if other.called and theirs.call is None:
+                continue
+            place = theirs.call if theirs.call is not None else theirs.place
+            for key, name, number in counted(mine.tokens):
+                self._names[key] = name
+                numbers = self._seen.setdefault(key, {})
+                numbers[number] = min(place, numbers.get(number, place))
+
+    def inverted(self) -> set[str]:
+        """The names whose numbers run against the order of the other side, somewhere."""
+        return {
+            self._names[key]
+            for key, numbers in self._seen.items()
+            if any(a > b for a, b in _steps([numbers[number] for number in sorted(numbers)]))
+        }
+
+
+def _steps(places: Sequence[int]) -> Iterable[tuple[int, int]]:
+    return itertools.pairwise(places)
+
+
+def counted(path: Tokens) -> Iterable[tuple[tuple[object, ...], str, int]]:
+    """Every name of a path that has a number: with the container that it is in, as it is called everywhere, its number."""
+    for depth, token in enumerate(path):
+        if token.number is not None:
+            key = (*(one.same for one in path[:depth]), token.stem)
+            yield key, counted_name(path[: depth + 1]), token.number
+
+
+def _numbers(result: Result, source: View, target: View) -> None:
+    free = [pair for pair in result.pairs if pair.grade == "certain"]
+    inverted = [set[str](), set[str]()]
+    for own, other in ((0, target), (1, source)):
+        if other.ordered or other.called:
+            inverted[own] = _Order(free, own, other).inverted()
+    along, against = _both_counted(free)
+    kept: list[Pair] = []
+    for pair in result.pairs:
+        wrong = [name for stem in pair.stems for side in (0, 1) for name in stem[side] if name in inverted[side]]
+        names = _own_names(pair)
+        if wrong or (pair.leaf and names in against):
+            name = wrong[0] if wrong else names[1]
+            text = f"the numbers of `{name}` run against what was decided without them"
+            result.questions.append(Question([pair.source], [pair.target], text))
+            continue
+        if pair.leaf and pair.grade == "numbers" and names not in along:
+            _doubt(pair, source, target)
+        kept.append(pair)
+    result.pairs[:] = kept
+
+
+def _own_names(pair: Pair) -> tuple[str, str]:
+    return counted_name(pair.source.tokens), counted_name(pair.target.tokens)
+
+
+def _both_counted(pairs: Iterable[Pair]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Names of units that both sides count: those whose numbers run alike in what was decided without them, and others."""
+    groups: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+    names: dict[tuple[object, ...], tuple[str, str]] = {}
+    for pair in pairs:
+        one, two = _last(pair.source.tokens), _last(pair.target.tokens)
+        if one is not None and two is not None:
+            key = (one[0], two[0])
+            groups.setdefault(key, []).append((one[1], two[1]))
+            names[key] = _own_names(pair)
+    along: set[tuple[str, str]] = set()
+    against: set[tuple[str, str]] = set()
+    for both, found in groups.items():
+        seconds = [number for _, number in sorted(found)]
+        if any(a >= b for a, b in _steps(seconds)):
+            against.add(names[both])
+        elif len(found) > 1:
+            along.add(names[both])
+    return along - against, against
+
+
+def _last(path: Tokens) -> tuple[tuple[object, ...], int] | None:
+    """The counted name of a unit in its container, and its number."""
+    number = path[-1].number if path else None
+    return None if number is None else ((*(one.same for one in path[:-1]), path[-1].stem), number)
+
+
+def _doubt(pair: Pair, source: View, target: View) -> None:
+    """Numbers of single layers that no other pair confirms: an order of making, which need not be that of the calls."""
+    known = False
+    for view, unit in ((source, pair.source), (target, pair.target)):
+        called = unit.call is not None
+        known |= called or (unit.typed and view.ordered)
+        if _is_automatic(unit) and not called:
+            pair.doubt(
+                "assumption", "the numbers of single layers that were counted as they were made, not as they are called"
+            )
+            return
+    if not known:
+        pair.doubt("assumption", "the numbers of single layers, which no order that is known confirms")
+
+
+def _is_automatic(unit: Unit) -> bool:
+    """Whether a name was given by Linen, which counts what is made first and not what is called first."""
+    token = unit.tokens[-1] if unit.tokens else None
+    return token is not None and token.number is not None and token.text[:1].isupper()
+
+
+# -------------------------------------------------------------------- containers
+
+
+def _torn(result: Result) -> None:
+    """A counted container whose layers go to several, of which one also takes layers of others."""
+    one, two = _members(result.pairs, 0), _members(result.pairs, 1)
+    bad: set[int] = set()
+    for own, members, others in ((0, one, two), (1, two, one)):
+        for pairs in members.values():
+            if len(pairs) < 2 or all(pair.grade == "certain" for pair in pairs):
+                continue
+            inside = {id(pair) for pair in pairs}
+            keys = {key for pair in pairs for key in _containers((pair.target, pair.source)[own])}
+            for key in keys:
+                theirs = {id(pair) for pair in others.get(key, ())}
+                if inside & theirs and inside - theirs and theirs - inside:
+                    bad |= {id(pair) for pair in pairs if pair.grade != "certain"}
+    for pair in [pair for pair in result.pairs if id(pair) in bad]:
+        text = "a counted container would be torn apart"
+        result.questions.append(Question([pair.source], [pair.target], text))
+    result.pairs[:] = [pair for pair in result.pairs if id(pair) not in bad]
+
+
+def _containers(unit: Unit) -> Iterable[tuple[object, ...]]:
+    """The counted containers around a unit: not the unit's own name."""
+    for depth, token in enumerate(unit.tokens[:-1]):
+        if token.number is not None:
+            yield tuple(one.same for one in unit.tokens[: depth + 1])
+
+
+def _members(pairs: Sequence[Pair], side: int) -> dict[tuple[object, ...], list[Pair]]:
+    found: dict[tuple[object, ...], list[Pair]] = {}
+    for pair in pairs:
+        for key in _containers((pair.source, pair.target)[side]):
+            found.setdefault(key, []).append(pair)
+    return found
+
+
+# -------------------------------------------------------------------- flattened images
+
+
+def flattened(pairs: Sequence[Pair], source: View, target: View) -> list[Pair]:
+    """Pairs of linears that read a flattened image, between frameworks that have its channels in different places."""
+    if not source.channels or not target.channels or source.channels == target.channels:
+        return []
+    seen = [colour for unit in source.units for colour in unit.options if colour[0] in ("conv", "conv_transpose")]
+    channels = {colour[2] for colour in seen if isinstance(colour[2], int)}
+    hidden = {
+        width for unit in source.units if unit.colour[0] in ("linear", "layer_norm") for width in widths(unit.colour)
+    }
+    known = {width for unit in source.units for width in widths(unit.colour)} | channels
+    return [
+        pair
+        for pair in pairs
+        if pair.source.colour[0] == "linear"
+        and isinstance(inner := pair.source.colour[1], int)
+        and inner not in known
+        and any(_is_flat(inner, width, hidden) for width in channels)
+    ]
+
+
+def _is_flat(inner: int, channels: int, hidden: set[int]) -> bool:
+    """Whether so many inputs may be an image of so many channels. Two or three times a hidden size are put together."""
+    return (
+        channels > 1
+        and inner > channels
+        and inner % channels == 0
+        and not (inner <= 3 * channels and channels in hidden)
+    )

@@ -1,0 +1,402 @@
+"""Ties: which of several items of one colour or signature is which.
+
+Every piece of evidence gives some pairs; where two of them contradict, nothing is decided.
+
+The evidence, in this order: config that the function depends on; the same name; words of one meaning; what the items stand
+beside; numbers, where no order contradicts them; the one that is left. Vectors, and whatever is named before or after
+something, are told by equal words alone. Never the order of declaration by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from stateregistry.alignment.containers import Item
+from stateregistry.alignment.lexicon import SIDES, similarity
+from stateregistry.alignment.model import Grade, View, worse
+
+#: Above this many candidates names are compared for equality alone: the work would grow with the square.
+NAMES: Final = 64
+#: Above this many candidates nothing is told by what stands beside it.
+BESIDE: Final = 12
+#: More norms than this are more than those of one block.
+_NORMS: Final = 4
+_LEAST: Final = 0.3
+_MARGIN: Final = 0.25
+
+#: Config that the function depends on and that every framework means alike.
+_CONFIG: Final = ("stride", "dilation", "groups", "reverse", "heads", "kernel_size")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """Two items that are one.
+
+    Attributes:
+        counted: numbers decided. leaf: the numbers of single units, not of containers around them.
+    """
+
+    source: Item
+    target: Item
+    evidence: str
+    grade: Grade = "certain"
+    counted: bool = False
+    leaf: bool = False
+
+
+@final
+@dataclass(slots=True)
+class Tie:
+    """What is decided of a class, and why the rest is not."""
+
+    pairs: list[Tied] = field(default_factory=list)
+    why: str = ""
+
+
+#: A number, and the colour of what has it.
+Counted = tuple[tuple[int, ...], Hashable]
+#: For every name that is counted in a scope, all units that have it, on either side.
+Population = tuple[Mapping[tuple[str, ...], Sequence[Counted]], Mapping[tuple[str, ...], Sequence[Counted]]]
+
+
+def tie(
+    xs: Sequence[Item],
+    ys: Sequence[Item],
+    anchors: Sequence[Tied],
+    source: View,
+    target: View,
+    population: Population = ({}, {}),
+) -> Tie:
+    """Pair as many items as the evidence decides.
+
+    Args:
+        xs, ys: as many on both sides, all of one colour or signature.
+        anchors: what is decided in the same scope.
+        source, target: the sides.
+        population: what else the names of the items count in the scope.
+    """
+    if len(xs) == len(ys) == 1:
+        return Tie([Tied(xs[0], ys[0], "the only one of its kind and size here")])
+    parted = _by_config(xs, ys)
+    if parted is not None:
+        made = Tie()
+        for evidence, some, others in parted:
+            inner = tie(some, others, anchors, source, target, population)
+            made.pairs += [
+                Tied(one.source, one.target, f"{evidence}; {one.evidence}", one.grade, one.counted, one.leaf)
+                for one in inner.pairs
+            ]
+            made.why = made.why or inner.why
+        return made
+    votes = _Votes(xs, ys)
+    votes.add(_equal_names(xs, ys))
+    votes.add(_by_words(xs, ys))
+    if not votes.conflict and len(xs) <= NAMES:
+        votes.add(_by_similarity(*votes.left()))
+    if not votes.conflict and len(xs) <= BESIDE:
+        votes.add(_beside(xs, ys, anchors))
+    numbered, doubt = _by_numbers(xs, ys, source, target, population)
+    if not votes.conflict and numbered:
+        votes.add(numbered)
+    if not votes.conflict and not numbered:
+        numbered, doubt = _by_numbers(*votes.left(), source, target, population)
+        votes.add(numbered or _norms_by_call(*votes.left(), source, target))
+    if votes.conflict:
+        return Tie([], votes.conflict)
+    made = Tie(list(votes.pairs.values()))
+    left = votes.left()
+    if len(left[0]) == 1 and made.pairs:
+        grade: Grade = "certain" if _may_be_left(left[0][0], left[1][0], made.pairs) else "assumption"
+        for pair in made.pairs:  # it is no surer than those that it is left by
+            grade = worse(grade, pair.grade)
+        made.pairs.append(Tied(left[0][0], left[1][0], "the one that is left", grade))
+    elif left[0]:
+        made.why = doubt or "no name, number or neighbour tells them apart"
+    return made
+
+
+class _Votes:
+    """Pairs by evidence, until two contradict."""
+
+    def __init__(self, xs: Sequence[Item], ys: Sequence[Item]) -> None:
+        self.xs, self.ys = xs, ys
+        self.pairs: dict[int, Tied] = {}
+        self.taken: dict[int, Tied] = {}
+        self.conflict = ""
+
+    def add(self, pairs: Iterable[Tied]) -> None:
+        for pair in pairs:
+            for known in (self.pairs.get(id(pair.source)), self.taken.get(id(pair.target))):
+                if known is not None and (known.source is not pair.source or known.target is not pair.target):
+                    self.conflict = self.conflict or (
+                        f"{known.evidence} says {_name(known.source)} = {_name(known.target)}, "
+                        f"{pair.evidence} says {_name(pair.source)} = {_name(pair.target)}"
+                    )
+                    return
+            self.pairs.setdefault(id(pair.source), pair)
+            self.taken.setdefault(id(pair.target), pair)
+
+    def left(self) -> tuple[list[Item], list[Item]]:
+        return [x for x in self.xs if id(x) not in self.pairs], [y for y in self.ys if id(y) not in self.taken]
+
+
+def _name(item: Item) -> str:
+    return (
+        "/".join(f"{token.text}{'' if token.number is None else token.number}" for token in item.path) or "(the scope)"
+    )
+
+
+# -------------------------------------------------------------------- config
+
+
+def _config(item: Item) -> tuple[Hashable, ...] | None:
+    if not item.single:
+        return None
+    unit = item.units[0]
+    layer = unit.layer
+    if layer is None or not unit.typed:
+        return None
+    return tuple(layer.config.get(name) for name in _CONFIG)
+
+
+def _by_config(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[str, list[Item], list[Item]]] | None:
+    """The class in parts of one config each, where both sides have the same parts."""
+    left, right = [_config(x) for x in xs], [_config(y) for y in ys]
+    if None in left or None in right:
+        return None
+    shared = [n for n in range(len(_CONFIG)) if all(c is not None and c[n] is not None for c in (*left, *right))]
+    found: dict[tuple[Hashable, ...], tuple[list[Item], list[Item]]] = {}
+    for side, items, configs in ((0, xs, left), (1, ys, right)):
+        for item, config in zip(items, configs, strict=True):
+            assert config is not None
+            found.setdefault(tuple(config[n] for n in shared), ([], []))[side].append(item)
+    if len(found) < 2 or any(len(a) != len(b) for a, b in found.values()):
+        return None
+    names = [_CONFIG[n] for n in shared]
+    return [
+        (", ".join(f"{name} {value}" for name, value in zip(names, config, strict=True)), a, b)
+        for config, (a, b) in found.items()
+    ]
+
+
+# -------------------------------------------------------------------- names
+
+
+def _once(items: Sequence[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, Item]:
+    counts = Counter(key(item) for item in items)
+    return {key(item): item for item in items if counts[key(item)] == 1}
+
+
+def _equal_names(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
+    """The same path below the scope; with numbers, where both sides count the name from the same to the same."""
+    left, right = _once(xs, lambda item: item.same), _once(ys, lambda item: item.same)
+    counts = [_counts(items) for items in (xs, ys)]
+    return [
+        Tied(item, right[name], "the same name")
+        for name, item in left.items()
+        if name in right and any(item.stems) and (not item.numbers or counts[0][item.stems] == counts[1][item.stems])
+    ]
+
+
+def _counts(items: Sequence[Item]) -> dict[tuple[str, ...], set[tuple[int, ...]]]:
+    found: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
+    for item in items:
+        found.setdefault(item.stems, set()).add(item.numbers)
+    return found
+
+
+def _telling(items: Sequence[Item]) -> list[frozenset[str]]:
+    """The words of each that not all of them have."""
+    common = frozenset.intersection(*(item.words for item in items))
+    return [item.words - common for item in items]
+
+
+def _strict(items: Sequence[Item], words: Sequence[frozenset[str]]) -> bool:
+    return any(item.vector for item in items) or any(SIDES & one for one in words)
+
+
+def _by_words(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
+    """Words that some of both sides have split the class; what is alone in its part is paired."""
+    left, right = _telling(xs), _telling(ys)
+    if not (_strict(xs, left) or _strict(ys, right)):
+        meet = frozenset().union(*left) & frozenset().union(*right)
+        left, right = [words & meet for words in left], [words & meet for words in right]
+    found: dict[frozenset[str], tuple[list[Item], list[Item]]] = {}
+    for side, items, words in ((0, xs, left), (1, ys, right)):
+        for item, each in zip(items, words, strict=True):
+            found.setdefault(each, ([], []))[side].append(item)
+    pairs: list[Tied] = []
+    for shared, (some, others) in found.items():
+        if not shared or len(some) != len(others) or len(some) == len(xs):
+            continue
+        evidence = f"the words {' '.join(sorted(shared))}"
+        if len(some) == 1:
+            pairs.append(Tied(some[0], others[0], evidence))
+        elif (chain := _chain(some, others)) is not None:
+            pairs += _counted(chain, f"{evidence}, by number")
+    return pairs
+
+
+def _by_similarity(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
+    """Words in common, where each is the other's best by a margin."""
+    if not xs or not ys:
+        return []
+    left, right = _telling(xs), _telling(ys)
+    if _strict(xs, left) or _strict(ys, right):
+        return []
+    score = [[similarity(a, b) for b in right] for a in left]
+    columns = list(zip(*score, strict=True))
+    pairs = []
+    for n, row in enumerate(score):
+        best = max(range(len(row)), key=row.__getitem__)
+        others = [*(v for m, v in enumerate(row) if m != best), *(v for m, v in enumerate(columns[best]) if m != n)]
+        if row[best] >= _LEAST and row[best] - max(others, default=0.0) >= _MARGIN:
+            shared = " ".join(sorted(left[n] & right[best]))
+            pairs.append(Tied(xs[n], ys[best], f"the words {shared} in common"))
+    return pairs
+
+
+def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:
+    """Whether the last two may be one although no evidence names them: their words do not point elsewhere."""
+    others = [pair.target.words for pair in pairs], [pair.source.words for pair in pairs]
+    common = frozenset.intersection(x.words, *others[1]), frozenset.intersection(y.words, *others[0])
+    one, two = x.words - common[0], y.words - common[1]
+    if not one or not two or one == two:
+        return not any(one & other for other in others[0]) and not any(two & other for other in others[1])
+    if not one & two or SIDES & (one ^ two):
+        return False
+    apart = one ^ two  # what only one of them says must be said of no other
+    return not x.vector or not any(apart & other for side in others for other in side)
+
+
+# -------------------------------------------------------------------- neighbours and numbers
+
+
+Nearness = tuple[int, float, bool]
+
+
+def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
+    """How much of their path is the same, how many words, and whether their number is."""
+    depth = 0
+    for one, two in zip(item.same[:-1], anchor.same[:-1], strict=False):
+        if one != two:
+            break
+        depth += 1
+    shared = similarity(item.raw, anchor.raw) if words else 0.0
+    # A number says something beside the same number only: further away, it counts something else.
+    siblings = item.same[:-1] == anchor.same[:-1]
+    return depth, shared, siblings and bool(item.numbers) and item.numbers == anchor.numbers
+
+
+def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, Nearness] | None:
+    """The one strictly closest to an anchor, and in what."""
+    near = [_nearness(item, anchor, words=words) for item in items]
+    scores = [depth + 0.5 * shared + 0.4 * number for depth, shared, number in near]
+    best = max(scores)
+    at = scores.index(best)
+    return (items[at], near[at]) if scores.count(best) == 1 and best > 0 else None
+
+
+def _by_place(near: Nearness) -> bool:
+    """Whether it is the container or a word that two items have in common, not a number alone."""
+    return bool(near[0]) or bool(near[1])
+
+
+def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> list[Tied]:
+    """What stands closest to a decided one on both sides, if all that are decided agree.
+
+    Both have to be close in the same: a word that one shares with its neighbour says nothing of a number on the other side.
+    """
+    found: dict[int, Tied] = {}
+    taken: dict[int, Tied] = {}
+    words = not any(item.words & SIDES for item in (*xs, *ys))
+    for anchor in anchors:
+        one, two = _closest(xs, anchor.source, words=words), _closest(ys, anchor.target, words=words)
+        if one is None or two is None or _by_place(one[1]) is not _by_place(two[1]):
+            continue
+        x, y = one[0], two[0]
+        made = Tied(x, y, f"beside {_name(anchor.source)} = {_name(anchor.target)}", anchor.grade)
+        for known in (found.get(id(x)), taken.get(id(y))):
+            if known is not None and (known.source is not x or known.target is not y):
+                return []
+        if id(x) not in found or anchor.grade == "certain":
+            found[id(x)] = taken[id(y)] = made
+    return list(found.values())
+
+
+def _chain(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[Item, Item]] | None:
+    """Both sides in the order of their numbers, where each is one name that is counted."""
+    for items in (xs, ys):
+        if len({item.stems for item in items}) != 1 or len({item.numbers for item in items}) != len(items):
+            return None
+        if not items[0].numbers:
+            return None
+    return list(zip(sorted(xs, key=lambda item: item.numbers), sorted(ys, key=lambda item: item.numbers), strict=True))
+
+
+def in_order(items: Sequence[Item], view: View) -> bool:
+    """Whether no order that the side has contradicts the order of the items."""
+    calls = [item.call for item in items]
+    if view.called and None not in calls:
+        return all(a < b for a, b in itertools.pairwise(calls))  # type: ignore[operator]  # None was excluded
+    places = [item.place for item in items]
+    return not view.ordered or all(a <= b for a, b in itertools.pairwise(places))
+
+
+def _by_numbers(
+    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
+) -> tuple[list[Tied], str]:
+    if not xs or len(xs) != len(ys):
+        return [], ""
+    chain = _chain(xs, ys)
+    if chain is None:
+        return [], ""
+    if not in_order([x for x, _ in chain], source) or not in_order([y for _, y in chain], target):
+        return [], "their numbers contradict the order in which they are declared or called"
+    if not _count_alike(population[0].get(xs[0].stems, ()), population[1].get(ys[0].stems, ())):
+        return [], "their names count other layers in another order on either side"
+    return _counted(chain, "by number"), ""
+
+
+def _count_alike(one: Sequence[Counted], two: Sequence[Counted]) -> bool:
+    """Whether two names count what both of them count in the same order."""
+    left, right = sorted(one, key=lambda each: each[0]), sorted(two, key=lambda each: each[0])
+    shared = {colour for _, colour in left} & {colour for _, colour in right}
+    return [c for _, c in left if c in shared] == [c for _, c in right if c in shared]
+
+
+def _norms_by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
+    """Norms that one side counts, in the order in which the other side calls them: a block normalises one after another.
+
+    Of kernels this would be no evidence: those beside one another (gate and up) are called in any order.
+    """
+    if not xs or len(xs) > _NORMS or not all(item.vector for item in (*xs, *ys)):
+        return []
+    for counted, others, view, other in ((xs, ys, source, target), (ys, xs, target, source)):
+        calls = [item.call for item in others]
+        one_name = len({item.stems for item in counted}) == 1 and len({item.numbers for item in counted}) == len(
+            counted
+        )
+        if not other.called or None in calls or not one_name or not counted[0].numbers:
+            continue
+        first = sorted(counted, key=lambda item: item.numbers)
+        if not in_order(first, view) or any(item.numbers for item in others):
+            continue
+        second = sorted(others, key=lambda item: item.call or 0)
+        chain = list(zip(first, second, strict=True))
+        pairs = chain if counted is xs else [(y, x) for x, y in chain]
+        evidence = "norms, by number on one side and by call on the other"
+        return [Tied(x, y, evidence, "numbers", counted=True, leaf=True) for x, y in pairs]
+    return []
+
+
+def _counted(chain: Sequence[tuple[Item, Item]], evidence: str) -> list[Tied]:
+    """Pairs by number; of single units, if their own numbers differ on either side."""
+    own = [{item.path[-1].number for item in side if item.single} for side in zip(*chain, strict=True)]
+    leaf = any(len(numbers) > 1 for numbers in own)
+    return [Tied(x, y, evidence, "numbers", counted=True, leaf=leaf) for x, y in chain]
