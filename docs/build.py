@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: Commands that write a page, by the page.
 GENERATORS: dict[str, list[str]] = {
+    "docs/layers.md": ["docs/layers.py"],
     "docs/spec/conformance.md": ["-m", "stateregistry_conformance", "--table", "docs/spec/conformance.md"],
 }
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final, runtime_checkab
 from stateregistry import errors
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from stateregistry.layers.calls import Observation
     from stateregistry.layers.vocabulary import Dialect
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.base import FileRegistry, Progress
@@ -64,6 +67,20 @@ class SupportsDerivation(Protocol):
 
     def assemble(self, image: StateRegistry, /) -> Any:
         """The native object (variables, state dict, reference model) that holds what `image` lists, with its values."""
+
+
+@runtime_checkable
+class SupportsObservation(Protocol):
+    """An adapter that can watch the layers of a live model while its owner runs it (`sr.verify(forward=...)`)."""
+
+    def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
+        """Watch the layers of `registry` for the duration of the context, and leave nothing behind.
+
+        The calls that are made meanwhile of the very model (or, where a framework passes copies around, of one that holds
+        the same parameters) are noted under the paths that `registry.layers` has. What the model computes stays the same.
+        As nothing is seen inside of a compiled function, compilers are switched off where the framework has a switch, unless
+        `compiled`: some code does not run without them.
+        """
 
 
 class Store(Protocol):

@@ -24,7 +24,7 @@ from stateregistry import checking, errors
 from stateregistry.entry import Entry, Kind, dtype_name
 
 if TYPE_CHECKING:
-    from stateregistry.layers.vocabulary import Layer
+    from stateregistry.layers.vocabulary import Holder, Layer
 
 
 class StateRegistry(Mapping[str, Entry], ABC):
@@ -80,6 +80,14 @@ class StateRegistry(Mapping[str, Entry], ABC):
     def _layers(self) -> tuple[Layer, ...]:
         """The standard layers that the entries form, in native order; a shared one under each of its paths."""
         return ()
+
+    def _holders(self) -> Mapping[str, Holder]:
+        """The module that holds each place, by key or alias, where the native object has modules with types."""
+        return {}
+
+    def _activations(self) -> Mapping[str, str]:
+        """The activations that hang at modules without being layers, by path: `gelu`, `gelu_tanh`, `relu`, ..."""
+        return {}
 
     def _find(self, key: str, /) -> Entry | None:
         """The entry of one canonical key. In-place adapters override it where `_entries` walks a whole model."""
@@ -208,6 +216,16 @@ class StateRegistry(Mapping[str, Entry], ABC):
     def layers(self) -> tuple[Layer, ...]:
         """The standard layers that the entries form, in native order; entries in none of them stand alone."""
         return self._layers()
+
+    @property
+    def holders(self) -> Mapping[str, Holder]:
+        """The module that holds each entry, by key or alias; empty where only arrays are known, as of a file."""
+        return MappingProxyType(dict(self._holders()))
+
+    @property
+    def activations(self) -> Mapping[str, str]:
+        """Functions without state that hang at modules, by path, in neutral words; only those that can be seen there."""
+        return MappingProxyType(dict(self._activations()))
 
     # ---------------------------------------------------------------- reading
 

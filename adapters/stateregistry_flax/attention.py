@@ -34,6 +34,7 @@ def attention(
             "heads": int(module.num_heads),
             "head_dim": head_dim(module),
             "dropout": float(module.dropout_rate),
+            "add_zero_attn": False,
         }
         if module.attention_fn is not plain:
             config["attention_fn"] = f"{module.attention_fn.__module__}.{module.attention_fn.__qualname__}"

@@ -7,13 +7,14 @@ neither JAX nor Flax, so a name can be registered before anything is loaded.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
 from stateregistry.errors import AdapterError
-from stateregistry.layers.vocabulary import Config, Layer, Piece
+from stateregistry.layers.vocabulary import Config, Holder, Layer, Piece
 
 #: What a module is: a layer, several, or `None` for none. See `register_layer`.
 Builder = Callable[[Any], Layer | Iterable[Layer] | None]
@@ -164,5 +165,19 @@ def row_of(cls: type, table: Mapping[type, Row]) -> Row | None:
     for base in cls.__mro__:
         row = registered(base) or table.get(base)
         if row is not None:
-            return row if all(getattr(cls, name) is getattr(base, name) for name in row.methods) else None
+            return row if all(_method(cls, name) is _method(base, name) for name in row.methods) else None
     return None
+
+
+def _method(cls: type, name: str) -> object:
+    """A method as the class has it.
+
+    A lookup gives another object each time where it belongs to the metaclass, as `__call__` does of a module without one.
+    """
+    return inspect.getattr_static(cls, name, None)
+
+
+def holder(cls: type, path: str, table: Mapping[type, Row]) -> Holder:
+    """A module of a type, as what holds entries."""
+    row = row_of(cls, table)
+    return Holder(_name(cls), path, row is not None and row.build is bare)

@@ -12,10 +12,11 @@ from typing import Final, final
 
 from stateregistry.entry import Kind
 from stateregistry.layers.vocabulary import Declaration, Dialect, Lack, Limit, Piece
+from stateregistry_flax.settings import ACTIVATIONS, setting
 
 #: Said by every layer that is not wrapped: without it, what a wrapper holds could be left out unnoticed.
 _NOT_WRAPPED: Final = Lack(
-    ("*_direction", "*_magnitude", "*_u", "*_v", "*_sigma"),
+    ("*_direction", "*_magnitude", "*_original", "*_u", "*_v", "*_sigma"),
     "Flax holds no such array here: the layer is not in a WeightNorm or SpectralNorm that would",
 )
 _NO_STATISTICS: Final = Lack(
@@ -31,6 +32,11 @@ _NO_PROJECTION: Final = Lack(
 )
 _NO_GROUPS: Final = Limit("groups", 1, "ConvTranspose of Flax has no feature_group_count: it cannot be grouped")
 _ONE_SLOPE: Final = Lack(("slopes",), "PReLU of Flax has one slope for all features and refuses a vector")
+#: `nnx.WeightNorm` alone: https://github.com/google/flax/issues/5577
+NOT_TRAINED: Final = (
+    "nnx.WeightNorm holds its magnitudes as bare arrays and not as Param (flax issue 5577): they compute the same, but there"
+    " no optimizer trains them"
+)
 #: `nnx.GRUCell` alone: https://github.com/google/flax/issues/5594
 NO_SECOND_BIAS: Final = Lack(
     ("n_recurrent_bias",),
@@ -200,7 +206,11 @@ def _dialect(spelling: Spelling, features: str, recurrent: tuple[tuple[str, tupl
         for kind, pieces in rows
     )
     ties = spelling is not SPELLED_LINEN  # Linen's variables are a tree: sharing is calling one module twice
-    return Dialect(spelling.name, declarations, spelling.parameter_tag, spelling.buffer_tag, ties=ties)
+    return Dialect(
+        spelling.name, declarations, spelling.parameter_tag, spelling.buffer_tag, ties=ties, settings=setting,
+        activations=ACTIVATIONS, register="stateregistry_flax.register_layer", bare="stateregistry_flax.bare",
+        channels="last", called=spelling is SPELLED_LINEN,
+    )  # fmt: skip
 
 
 LINEN: Final = _dialect(

@@ -7,16 +7,20 @@ Parameters go into `params`, buffers into `batch_stats`, what is not saved into 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 from stateregistry import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     import numpy as np
 
     from stateregistry.registry import StateRegistry
     from stateregistry_conformance.declaration import Declaration, Leaf
     from stateregistry_conformance.harness import Specimen
+    from stateregistry_conformance.trials.case import LayerCase
 
 
 @final
@@ -37,7 +41,7 @@ class LinenHarness:
         """Linen variables are values: there are no ties, and no native write that could fail."""
         from stateregistry_flax import native
 
-        return native.CAPABILITIES
+        return native.CAPABILITIES | {"layers"}
 
     def build(self, declaration: Declaration, /) -> Any:
         """A fresh model that holds what is declared."""
@@ -54,7 +58,9 @@ class LinenHarness:
         """The registry under test."""
         from stateregistry_flax import linen
 
-        return linen.wrap(model)
+        if isinstance(model, Mapping):
+            return linen.wrap(model)
+        return linen.wrap(model.variables, module=model.module, args=model.args)
 
     def peek(self, model: Any, key: str, /) -> np.ndarray:
         """The value of a place, read natively."""
@@ -66,12 +72,15 @@ class LinenHarness:
         """Change the value of a place natively."""
         from stateregistry_flax import native
 
+        if not isinstance(model, Mapping):
+            return replace(model, variables=self.poke(model.variables, key, value))
         path = _path(model, key)
         return _replaced(model, path, native.like(_get(model, path), value))
 
     def cell(self, model: Any, key: str, /) -> object:
         """The native object that is the place."""
-        return _get(model, _path(model, key))
+        tree = model if isinstance(model, Mapping) else model.variables
+        return _get(tree, _path(tree, key))
 
     def train_step(self, model: Any, /) -> Any:
         """Move every parameter by its last bit."""
@@ -104,6 +113,30 @@ class LinenHarness:
         from stateregistry_flax import linen_specimens
 
         return linen_specimens.specimen(name)
+
+    def layer_kinds(self) -> Collection[str]:
+        """Every kind that Flax has."""
+        from stateregistry_flax import linen_layer_harness
+
+        return linen_layer_harness.KINDS
+
+    def build_layer(self, case: LayerCase, /) -> Any:
+        """A module with its variables."""
+        from stateregistry_flax import linen_layer_harness
+
+        return linen_layer_harness.build(case)
+
+    def layer_forward(self, model: Any, inputs: Sequence[np.ndarray], /) -> np.ndarray:
+        """`module.apply`."""
+        from stateregistry_flax import linen_layer_harness
+
+        return linen_layer_harness.forward(model, inputs)
+
+    def odd_layer(self, name: str, /) -> Specimen:
+        """One of the modules that look like a layer."""
+        from stateregistry_flax import linen_layer_harness
+
+        return linen_layer_harness.odd(name)
 
 
 harness = LinenHarness()

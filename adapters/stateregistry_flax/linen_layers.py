@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from stateregistry_flax import attention, contraction, recurrent, rows, standard
-from stateregistry_flax.declared import Row
+from stateregistry_flax.declared import Row, holder
 from stateregistry_flax.dialect import SPELLED_LINEN as SPELLED
-from stateregistry_flax.tracing import Invocation, abstract, watch
+from stateregistry_flax.tracing import Invocation, Seen, abstract, watch
 
 if TYPE_CHECKING:
-    from stateregistry.layers.vocabulary import Layer
+    from stateregistry.layers.vocabulary import Holder, Layer
     from stateregistry.registry import StateRegistry
 
 __all__ = ["ACTIVATIONS", "ROWS", "Trace", "abstract"]
@@ -79,7 +79,7 @@ class Trace:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], rngs: Any = None, method: Any = None
     ) -> None:
         self._invocation = Invocation(module, args, dict(kwargs), rngs, method)
-        self._seen: tuple[rows.Sight, ...] | None = None
+        self._seen: Seen | None = None
 
     def layers(self, registry: StateRegistry) -> tuple[Layer, ...]:
         """The layers that the calls and the entries of the registry form.
@@ -88,7 +88,33 @@ class Trace:
             AdapterError: the module cannot be run on these variables and arguments, or a registered declaration fails.
             AxesError: an array has other axes than a registered declaration says.
         """
-        entries = dict(registry)
+        return rows.placed(self._watched(registry).sights, dict(registry))
+
+    def _watched(self, registry: StateRegistry) -> Seen:
         if self._seen is None:
             self._seen = watch(self._invocation, registry.unwrap(), ROWS)
-        return rows.placed(self._seen, entries)
+        return self._seen
+
+    def holders(self, registry: StateRegistry) -> dict[str, Holder]:
+        """The module of every entry: the innermost one that was called, on the way to it.
+
+        Raises:
+            AdapterError: as `layers`.
+        """
+        types = self._watched(registry).types
+        found: dict[str, Holder] = {}
+        for key in registry:
+            path = key
+            while path and path not in types:
+                path = path.rpartition("/")[0]
+            if path in types:
+                found[key] = holder(types[path], path, ROWS)
+        return found
+
+    def activations(self, registry: StateRegistry) -> Mapping[str, str]:
+        """The functions among the fields of modules that are no layers, by path.
+
+        Raises:
+            AdapterError: as `layers`.
+        """
+        return self._watched(registry).activations

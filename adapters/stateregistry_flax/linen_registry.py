@@ -20,7 +20,7 @@ from stateregistry_flax.dialect import LINEN, PARAMS, TRANSIENT
 from stateregistry_flax.tree import Leaf, Tree
 
 if TYPE_CHECKING:
-    from stateregistry.layers.vocabulary import Layer
+    from stateregistry.layers.vocabulary import Holder, Layer
     from stateregistry_flax.linen_layers import Trace
 
 
@@ -116,6 +116,12 @@ class LinenRegistry(StateRegistry):
         from stateregistry.layers.infer import infer_layers  # lazy: only a conversion asks
 
         return infer_layers(self._listing(), LINEN.name)
+
+    def _holders(self) -> Mapping[str, Holder]:
+        return {} if self._prefixed or self._trace is None else self._trace.holders(self)
+
+    def _activations(self) -> Mapping[str, str]:
+        return {} if self._prefixed or self._trace is None else self._trace.activations(self)
 
     def _tree(self, flat: Mapping[str, Any], /) -> Any:
         """The tree of `variables["params"]` with the values given; `False` for what is no parameter there."""

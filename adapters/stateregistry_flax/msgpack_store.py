@@ -9,12 +9,14 @@ collections where those of the document do. Imports neither JAX nor Flax.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
+import xxhash
 
 from stateregistry import errors, keys
 from stateregistry.entry import Entry, Kind, numpy_dtype
@@ -24,14 +26,17 @@ from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.kinds import infer_kind, inferred
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.mapped import MappedFile
+from stateregistry.streaming.task import Stored
 from stateregistry_flax.dialect import LINEN, PARAMS, TRANSIENT
 from stateregistry_flax.msgpack_scan import Array, Other, Scanner, looks_like_it
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.base import Progress
+    from stateregistry.streaming.layout import Layout
 
 
 #: Bytes that are compared at once.
@@ -56,6 +61,8 @@ class MsgpackFile(FileRegistry):
         # With `params`, what is a mapping is a collection; the rest (a step, `None`) belongs to a TrainState.
         self._bare = not isinstance(tree.get(PARAMS), dict)
         places = list(self._places(tree))
+        #: Where values lie, those of copies and of what is no entry included.
+        self._values = [part for _, _, leaf in places if isinstance(leaf, Array) for part in leaf.parts]
         self._prefixed = not self._bare and document is not None and _prefixed(document, places)
         for collection, key, leaf in places:
             self._add(collection, _full(collection, key) if self._prefixed else key, leaf)
@@ -195,6 +202,30 @@ class MsgpackFile(FileRegistry):
             done += size
         return bits.settle(value, "little", f"{self.path}: {key!r}")
 
+    def place(self, key: str, /) -> Stored | None:
+        """Where the value lies, in one or more chunks."""
+        if sys.byteorder == "big":
+            return None
+        array, file = self._arrays[key], self._file
+        where = f"{self.path}: {key!r}"
+        return Stored(file.absolute, file.size, file.modified, tuple(array.parts), array.dtype, where)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and its sidecar where it has one."""
+        beside = sidecar.sidecar_path(self.path)
+        return (self.path, beside) if beside.exists() else (self.path,)
+
+    def _frame_problem(self) -> str | None:
+        state, position = xxhash.xxh3_128(), 0
+        for offset, size in (*sorted(self._values), (self._file.size, 0)):
+            for start in range(position, offset, _PIECE):
+                state.update(self._file.read(start, min(_PIECE, offset - start)))
+            position = offset + size
+        if state.hexdigest() != self.document.frame:
+            return "what lies between its values is not what was written"
+        return sidecar.problem(self.path)
+
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._file.close()
@@ -278,6 +309,28 @@ class MsgpackStore:
             UnsupportedError: a name that the format reserves. MissingDependencyError: no msgpack.
             FileAccessError: writing failed.
         """
-        from stateregistry_flax.msgpack_write import write
+        from stateregistry.stores.streamed import fill  # lazy: the engine, for who writes
 
-        write(path, source, progress)
+        fill(path, self.layout(path, source, extra=extra, shard_bytes=None, before=None), source, progress)
+
+    def layout(
+        self,
+        path: Path,
+        source: StateRegistry,
+        /,
+        *,
+        extra: Mapping[str, Any],
+        shard_bytes: int | None,
+        before: Sequence[str] | None,
+    ) -> Layout:
+        """Where every value will lie; the format has no shards.
+
+        Raises:
+            UnsupportedError: a name that the format reserves, or shards. MissingDependencyError: no msgpack.
+        """
+        from stateregistry_flax.msgpack_write import layout
+
+        if shard_bytes is not None:
+            message = f"{path}: the format {self.name} has one file, however large"
+            raise errors.UnsupportedError(message, hint="leave shard_bytes out, or write .safetensors")
+        return layout(path, source)

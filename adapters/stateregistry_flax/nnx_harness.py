@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     import numpy as np
 
     from stateregistry.registry import StateRegistry
     from stateregistry_conformance.declaration import Declaration, Leaf
     from stateregistry_conformance.harness import Specimen
+    from stateregistry_conformance.trials.case import LayerCase
 
 
 @final
@@ -34,7 +37,7 @@ class NnxHarness:
         """As Linen, and shared variables, and a write that fails."""
         from stateregistry_flax import native
 
-        return native.CAPABILITIES | {"ties", "fault"}
+        return native.CAPABILITIES | {"ties", "fault", "layers"}
 
     def build(self, declaration: Declaration, /) -> Any:
         """A fresh model that holds what is declared."""
@@ -52,14 +55,13 @@ class NnxHarness:
         """The value of a place, read natively."""
         from stateregistry_flax import native, nnx_native
 
-        return native.bits(nnx_native.variable(model, key).get_raw_value())
+        return native.bits(nnx_native.value(model, key))
 
     def poke(self, model: Any, key: str, value: np.ndarray, /) -> Any:
         """Change the value of a place natively."""
         from stateregistry_flax import native, nnx_native
 
-        variable = nnx_native.variable(model, key)
-        variable.set_raw_value(native.like(variable.get_raw_value(), value))
+        nnx_native.assign(model, key, native.like(nnx_native.value(model, key), value))
         return model
 
     def cell(self, model: Any, key: str, /) -> object:
@@ -114,6 +116,30 @@ class NnxHarness:
         from stateregistry_flax import nnx_specimens
 
         return nnx_specimens.specimen(name)
+
+    def layer_kinds(self) -> Collection[str]:
+        """Every kind that Flax has."""
+        from stateregistry_flax import nnx_layer_harness
+
+        return nnx_layer_harness.KINDS
+
+    def build_layer(self, case: LayerCase, /) -> Any:
+        """A module."""
+        from stateregistry_flax import nnx_layer_harness
+
+        return nnx_layer_harness.build(case)
+
+    def layer_forward(self, model: Any, inputs: Sequence[np.ndarray], /) -> np.ndarray:
+        """The call of the module."""
+        from stateregistry_flax import nnx_layer_harness
+
+        return nnx_layer_harness.forward(model, inputs)
+
+    def odd_layer(self, name: str, /) -> Specimen:
+        """One of the modules that look like a layer."""
+        from stateregistry_flax import nnx_layer_harness
+
+        return nnx_layer_harness.odd(name)
 
 
 harness = NnxHarness()

@@ -20,14 +20,16 @@ from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AxesError
 from stateregistry.layers import axes
 from stateregistry_flax import attention, contraction, recurrent, standard
-from stateregistry_flax.declared import Row
+from stateregistry_flax.declared import Row, holder, row_of
+from stateregistry_flax.dialect import NOT_TRAINED
 from stateregistry_flax.dialect import SPELLED_NNX as SPELLED
+from stateregistry_flax.functions import functions_of
 from stateregistry_flax.graph import spelled
 from stateregistry_flax.rows import Held, Sight, placed, sight
 from stateregistry_flax.wrappers import Wrapper, feature_axes, wrapped
 
 if TYPE_CHECKING:
-    from stateregistry.layers.vocabulary import Layer, Piece
+    from stateregistry.layers.vocabulary import Holder, Layer, Piece
     from stateregistry_flax.graph import Walk
     from stateregistry_flax.standard import Shapes
 
@@ -111,8 +113,9 @@ def layers_of(walk: Walk, entries: Mapping[str, Entry]) -> tuple[Layer, ...]:
         row, seen = found
         seen = replace(seen, held=_held(seen, row, module, entries))
         if id(module) in backwards:
-            config = {"reverse": backwards[id(module)]}
-            seen = replace(seen, layers=tuple(replace(made, config={**made.config, **config}) for made in seen.layers))
+            reverse, keep_order = backwards[id(module)]
+            directed = (recurrent.directed(one, reverse=reverse, keep_order=keep_order) for one in seen.layers)
+            seen = replace(seen, layers=tuple(directed))
         around = [one for one in wrappers if path == one.inner or path.startswith(f"{one.inner}/")]
         if len(around) == 1:
             inside = wrapped(seen, around[0])
@@ -122,17 +125,40 @@ def layers_of(walk: Walk, entries: Mapping[str, Entry]) -> tuple[Layer, ...]:
     return placed(sights, entries)
 
 
-def _directions(modules: Iterable[Any]) -> dict[int, bool]:
-    """For every cell that an `RNN` runs, by identity: whether it runs it backwards."""
-    found: dict[int, bool] = {}
-    both: dict[int, bool] = {}
+def _directions(modules: Iterable[Any]) -> dict[int, tuple[bool, bool]]:
+    """For every cell that an `RNN` runs, by identity: whether it runs it backwards, and puts outputs back in place."""
+    found: dict[int, tuple[bool, bool]] = {}
+    both: dict[int, tuple[bool, bool]] = {}
     for module in modules:
         if isinstance(module, nnx.RNN):
-            found.setdefault(id(module.cell), bool(module.reverse))
+            found.setdefault(id(module.cell), (bool(module.reverse), bool(module.keep_order)))
         elif isinstance(module, nnx.Bidirectional):
             runs = ((module.forward_rnn, False), (module.backward_rnn, True))
-            both |= {id(rnn.cell): reverse for rnn, reverse in runs if isinstance(rnn, nnx.RNN)}
+            both |= {id(rnn.cell): (reverse, True) for rnn, reverse in runs if isinstance(rnn, nnx.RNN)}
     return found | both
+
+
+def holders_of(walk: Walk) -> dict[str, Holder]:
+    """The module of every place, by every key of it."""
+    types = {path: type(module) for module, paths in walk.modules.values() for path in paths}
+    found: dict[str, Holder] = {}
+    for place in walk.places:
+        for key in place.sites:
+            path = key.rpartition("/")[0]
+            while path and path not in types:  # it may be in a list or dict of the module
+                path = path.rpartition("/")[0]
+            if path in types:
+                found[key] = holder(types[path], path, ROWS)
+    return found
+
+
+def functions_at(walk: Walk) -> dict[str, str]:
+    """The functions among the attributes of modules that are no layers, by path."""
+    found: dict[str, str] = {}
+    for module, paths in walk.modules.values():
+        if row_of(type(module), ROWS) is None:  # what a layer has is its config
+            found |= dict(functions_of(min(paths), vars(module).items(), "/"))
+    return found
 
 
 # -------------------------------------------------------------------- what a module holds
@@ -149,6 +175,8 @@ def _held(seen: Sight, row: Row, module: Any, entries: Mapping[str, Entry]) -> d
     if own == stored:
         return {name: Held(shape) for name, shape in own.items()}
     at = _counting(own, stored)
+    if at is None:
+        _refuse_contradiction(seen, own, stored)
     return {name: Held(shape, None if at is None else ((at, stored[name][at]),)) for name, shape in own.items()}
 
 
@@ -164,6 +192,20 @@ def _written_out(seen: Sight, piece: Piece, shape: tuple[int, ...]) -> tuple[int
         hint = "write every axis out, spatial.0 spatial.1, by what the module says of itself"
         raise AxesError(message, keys=(seen.path,), expected=piece.axes, found=shape, hint=hint)
     return shape
+
+
+def _refuse_contradiction(seen: Sight, own: Shapes, stored: Shapes) -> None:
+    """Refuse an array that has as many axes as the config of its module says, and other sizes."""
+    for name, shape in own.items():
+        if len(stored[name]) == len(shape) and stored[name] != shape:
+            where = f"{seen.path or '(the model)'} ({seen.native.__module__}.{seen.native.__qualname__})"
+            config = ", ".join(f"{key}={value!r}" for made in seen.layers for key, value in made.config.items())
+            message = (
+                f"{where}: the config contradicts the state: {name} has the shape {stored[name]}, and the module says"
+                f" {shape}{f' with {config}' if config else ''}"
+            )
+            hint = "one of the two was changed after the module was made: make it anew with the config that its arrays have"
+            raise AxesError(message, keys=(seen.path,), expected=shape, found=stored[name], hint=hint)
 
 
 def _counting(own: Shapes, stored: Shapes) -> int | None:
@@ -188,12 +230,17 @@ _WRAPPERS: Final = (nnx.WeightNorm, nnx.SpectralNorm)
 def _wrapper(module: Any, path: str, entries: Mapping[str, Entry]) -> Wrapper:
     """What a wrapper holds: in a dict whose names are the paths below the wrapped module.
 
-    `WeightNorm` holds its magnitudes as bare arrays, which are buffers: Flax does not train them (flax issue 5577).
+    Flax 0.12 holds the magnitudes of a `WeightNorm` as bare arrays, which are buffers; whatever else they are, they are
+    taken as.
     """
     prefix = f"{path}/" if path else ""
     held = {key.removeprefix(prefix): Held(entry.shape) for key, entry in entries.items() if key.startswith(prefix)}
     inner = f"{prefix}layer_instance"
     paths = {spelled(names): names for names, _ in nnx.to_flat_state(nnx.state(module.layer_instance, nnx.Param))}
+
+    def label(name: str) -> tuple[Kind, str]:
+        entry = entries.get(prefix + name)
+        return (Kind.BUFFER, SPELLED.buffer_tag) if entry is None else (entry.kind, entry.tag)
 
     def names_of(key: str) -> tuple[Any, ...]:
         names = keys.split(key)
@@ -208,12 +255,12 @@ def _wrapper(module: Any, path: str, entries: Mapping[str, Entry]) -> Wrapper:
 
         return Wrapper(
             path, inner, lambda key, _: f"scales/{spelled(names_of(key))}", normed, held,
-            lambda rank: feature_axes(module.feature_axes, rank), bool(module.use_scale), (Kind.BUFFER, ""),
-            {"weight_norm_eps": float(module.epsilon)},
+            lambda rank: feature_axes(module.feature_axes, rank), bool(module.use_scale), label,
+            {"weight_norm_eps": float(module.epsilon)}, NOT_TRAINED,
         )  # fmt: skip
     config = {"spectral_norm_eps": float(module.epsilon), "power_iterations": int(module.n_steps)}
     return Wrapper(
         path, inner, lambda key, ending: f"batch_stats/{spelled((*names_of(key), ending))}",
         lambda _, rank: rank > 1 and module.n_steps > 0, held, None, use_scale=False,
-        label=(Kind.BUFFER, SPELLED.buffer_tag), config=config,
+        label=label, config=config,
     )  # fmt: skip

@@ -60,7 +60,14 @@ def variable_of(leaf: Leaf) -> Any:
 
 
 def _step(node: Any, name: str) -> Any:
+    if isinstance(node, dict):
+        return node[_path_of(node, name)]
     return node[int(name)] if isinstance(node, nnx.List) else getattr(node, name)
+
+
+def _path_of(node: Mapping[Any, Any], name: str) -> Any:
+    """The key of a dict, where it may be a path below a wrapped module: `("inner", "kernel", "u")`."""
+    return next(key for key in node if (key if isinstance(key, str) else "/".join(map(str, key))) == name)
 
 
 def _parent(model: Any, key: str) -> tuple[Any, str]:
@@ -73,6 +80,22 @@ def _parent(model: Any, key: str) -> tuple[Any, str]:
 def variable(model: Any, key: str) -> Any:
     """The variable under a key."""
     return _step(*_parent(model, key))
+
+
+def value(model: Any, key: str) -> Any:
+    """The array under a key: of a variable, or a bare one."""
+    held = variable(model, key)
+    return held.get_raw_value() if isinstance(held, nnx.Variable) else held
+
+
+def assign(model: Any, key: str, array: Any) -> None:
+    """Put another array under a key."""
+    parent, name = _parent(model, key)
+    held = _step(parent, name)
+    if isinstance(held, nnx.Variable):
+        held.set_raw_value(array)
+    else:  # a wrapper of Flax holds bare arrays in a dict
+        parent[_path_of(parent, name)] = array
 
 
 def make_foreign(variable: Any) -> None:

@@ -23,7 +23,7 @@ from stateregistry.registry import StateRegistry
 from stateregistry_flax import arrays, graph
 
 if TYPE_CHECKING:
-    from stateregistry.layers.vocabulary import Layer
+    from stateregistry.layers.vocabulary import Holder, Layer
 
 
 @final
@@ -198,6 +198,16 @@ class NnxRegistry(StateRegistry):
         listing = self._walked()
         named = {alias: listing.entries[key] for alias, key in listing.aliases.items()}
         return layers_of(listing.walk, {**listing.entries, **named})
+
+    def _holders(self) -> Mapping[str, Holder]:
+        from stateregistry_flax.nnx_layers import holders_of  # lazy: as above
+
+        return holders_of(self._walked().walk)
+
+    def _activations(self) -> Mapping[str, str]:
+        from stateregistry_flax.nnx_layers import functions_at  # lazy: as above
+
+        return functions_at(self._walked().walk)
 
     def _tree(self, flat: Mapping[str, Any], /) -> Any:
         """`nnx.state(module, nnx.Param)` with the values given; `False` for what is no entry there."""

@@ -16,7 +16,9 @@ from stateregistry_flax import dialect, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
+    from stateregistry.layers.calls import Observation
     from stateregistry.registry import StateRegistry
 
 T = TypeVar("T")
@@ -135,6 +137,12 @@ class LinenAdapter:
                 return templates.variables_template(product)
         return None
 
+    def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
+        """Watch the layers while their owner applies the module, whichever it is; JAX compiles nothing, unless `compiled`."""
+        from stateregistry_flax.linen_observing import observed
+
+        return observed(registry, compiled=compiled)
+
     def assemble(self, image: StateRegistry, /) -> Any:
         """Linen variables that hold what `image` lists: nested dicts by collection."""
         with _needs_flax(self.name):
@@ -186,6 +194,12 @@ class NnxAdapter:
         from stateregistry_flax import templates
 
         return templates.nnx_template(product)
+
+    def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
+        """Watch the layers while their owner runs the module; JAX compiles nothing, unless `compiled`."""
+        from stateregistry_flax.nnx_observing import observed
+
+        return observed(registry, compiled=compiled)
 
     def assemble(self, image: StateRegistry, /) -> Any:
         """An `nnx.State` that holds what `image` lists."""

@@ -7,6 +7,7 @@ all gates of its optimised LSTM and of its GRU in one array. Imports the core, n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stateregistry.layers.axes import native_shape
@@ -30,6 +31,7 @@ def gated(kind: str, pieces: tuple[Piece, ...], names: Names, *lacks: Lack) -> C
         config: Config = {
             "activation": _named(module.activation_fn, names),
             "gate_activation": _named(module.gate_fn, names),
+            "dropout": 0.0,
         }
         return Layer(kind, "", pieces, config=config, lacks=lacks)
 
@@ -40,7 +42,11 @@ def simple(pieces: tuple[Piece, ...], names: Names) -> Callable[[Any], Layer]:
     """The cell without gates."""
 
     def build(module: Any) -> Layer:
-        config: Config = {"activation": _named(module.activation_fn, names), "residual": bool(module.residual)}
+        config: Config = {
+            "activation": _named(module.activation_fn, names),
+            "residual": bool(module.residual),
+            "dropout": 0.0,
+        }
         return Layer("rnn", "", pieces, config=config)
 
     return build
@@ -49,6 +55,17 @@ def simple(pieces: tuple[Piece, ...], names: Names) -> Callable[[Any], Layer]:
 def fused_gru(spelling: Spelling, names: Names) -> Callable[[Any], Layer]:
     """`nnx.GRUCell`, which has no second bias for gate n."""
     return gated("gru", spelling.fused_gru, names, NO_SECOND_BIAS)
+
+
+def directed(layer: Layer, *, reverse: bool, keep_order: bool) -> Layer:
+    """A recurrent layer with the direction in which an `RNN` runs it; any other layer as it is.
+
+    `keep_order` is said where outputs do not stay at the place of their input, which is not the formula of the kind.
+    """
+    if layer.kind not in ("lstm", "gru", "rnn"):
+        return layer
+    order = {"keep_order": False} if reverse and not keep_order else {}
+    return replace(layer, config={**layer.config, "reverse": reverse, **order})
 
 
 def shapes(pieces: tuple[Piece, ...]) -> Callable[[Any], Shapes]:

@@ -17,6 +17,7 @@ from typing import Any, Final, final
 from stateregistry.entry import Entry
 from stateregistry.errors import AdapterError, AxesError
 from stateregistry.layers import axes
+from stateregistry.layers.config import contradiction
 from stateregistry.layers.vocabulary import OWN_AXES, ROLES, WRAPPERS, Config, Lack, Layer, Piece
 from stateregistry_flax.declared import Row, row_of
 from stateregistry_flax.dialect import lacks_of
@@ -66,7 +67,8 @@ def sight(module: object, table: Mapping[type, Row], path: str) -> tuple[Row, Si
     """What layers a module is; `None` where it is none.
 
     Raises:
-        AdapterError: a registered declaration fails, or returns what is no layer.
+        AdapterError: a registered declaration fails, or returns what is no layer. AxesError: its pieces are not what the
+            vocabulary has for its kind.
     """
     native = type(module)
     row = row_of(native, table)
@@ -101,12 +103,13 @@ def _checked(made: Layer, path: str, native: type) -> Layer:
     """The layer, with what no layer of its kind in Flax has.
 
     Raises:
-        AdapterError: its pieces are not what the vocabulary has for its kind.
+        AxesError: its pieces are not what the vocabulary has for its kind.
     """
     wrong = _wrong(made.kind, made.pieces)
     if wrong:
         message = f"{path or '(the model)'} ({_name(native)}): the declaration of the type is wrong: {wrong}"
-        raise AdapterError(message, keys=(path,), hint="mend the declaration that register_layer was given")
+        hint = "mend the declaration that register_layer was given: see it, and the spec, chapter Layers"
+        raise AxesError(message, keys=(path,), hint=hint)
     return made
 
 
@@ -169,6 +172,12 @@ def _placed(made: Layer, seen: Sight, entries: Mapping[str, Entry]) -> Iterator[
     )
     if not pieces or not all(_is_there(whole, piece, seen.held[piece.name], entries) for piece in pieces):
         return
+    contrary = contradiction(whole, {name: held.shape for name, held in seen.held.items()})
+    if contrary:
+        where = f"{path or '(the model)'} ({_name(seen.native)})"
+        hint = "one of the two was changed after the module was made: make it anew with the config that its arrays have"
+        message = f"{where}: the config contradicts the state: {contrary}"
+        raise AxesError(message, keys=tuple(whole.key(piece) for piece in pieces), hint=hint)
     wrong = _misfit(whole, seen.held)
     if wrong and seen.strict:
         where = f"{path or '(the model)'} ({_name(seen.native)})"

@@ -113,7 +113,9 @@ def batch_norm(spelling: Spelling) -> Callable[[Any], Layer]:
 
     def build(module: Any) -> Layer:
         momentum = round(1.0 - float(module.momentum), 12)
-        config = {"eps": float(module.epsilon), "momentum": momentum, "unbiased_var": False}
+        config: dict[str, Any] = {"eps": float(module.epsilon), "momentum": momentum, "unbiased_var": False}
+        if _whole(module.axis) != (-1,):
+            config["axis"] = _whole(module.axis)
         return Layer("batch_norm", "", pieces, config=config)
 
     return build
@@ -211,7 +213,8 @@ def table(
         groups: as `group_norm`.
         shapes: by name of the type, what its config says of its shapes.
     """
-    embedding = Layer("embedding", "", (spelling.parameter("embedding", "embedding", "vocab features"),))
+    row = spelling.parameter("embedding", "embedding", "vocab features")
+    embedding = Layer("embedding", "", (row,), config={"mode": "none", "padding_idx": None})
     slope = Layer("prelu", "", (spelling.parameter("slope", "negative_slope", ""),))
     builders: dict[type, Callable[[Any], Layer | None]] = {
         linear: constant(Layer("linear", "", spelling.weighted("in out"))),

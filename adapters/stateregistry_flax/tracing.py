@@ -10,7 +10,7 @@ removes. A module whose variables a function changes on the way in (`nn.map_vari
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, final
 
 import flax.linen as nn
@@ -22,9 +22,11 @@ from flax.core.meta import AxisMetadata
 
 from stateregistry import errors, keys
 from stateregistry.entry import Kind
+from stateregistry_flax import recurrent
 from stateregistry_flax.arrays import is_array
-from stateregistry_flax.declared import Row
+from stateregistry_flax.declared import Row, row_of
 from stateregistry_flax.dialect import LINEN, PARAMS
+from stateregistry_flax.functions import functions_of
 from stateregistry_flax.rows import Held, Sight, sight
 from stateregistry_flax.tree import Tree
 from stateregistry_flax.wrappers import Wrapper, feature_axes, wrapped
@@ -54,8 +56,24 @@ class Invocation:
         abstract(apply, variables, self.args, dict(self.kwargs))
 
 
-def watch(invocation: Invocation, variables: Any, table: Mapping[type, Row]) -> tuple[Sight, ...]:
-    """The layers inside of a module, in the order of calls.
+@final
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a run showed.
+
+    Attributes:
+        sights: the layers inside of the module, in the order of calls.
+        types: the type of every module that was called, by path.
+        activations: functions among the fields of modules that are no layers, by path.
+    """
+
+    sights: tuple[Sight, ...]
+    types: Mapping[str, type]
+    activations: Mapping[str, str]
+
+
+def watch(invocation: Invocation, variables: Any, table: Mapping[type, Row]) -> Seen:
+    """What is inside of a module.
 
     Raises:
         AdapterError: the module cannot be run on these variables and arguments, or a registered declaration fails.
@@ -67,11 +85,11 @@ def watch(invocation: Invocation, variables: Any, table: Mapping[type, Row]) -> 
         raise
     except Exception as error:  # the module is the user's: whatever it raises is told
         native = type(invocation.module).__name__
-        message = f"{native} cannot be run on these variables: {type(error).__name__}: {error}"
+        message = f"{native} cannot be run on these variables{first.failed}: {type(error).__name__}: {error}"
         hint = "pass the module that made the variables, with args= and kwargs= as it is called (and rngs=, method=)"
         raise errors.AdapterError(message, hint=hint) from error
     stacks = _stacks(invocation, variables, table, first)
-    return tuple(made for call in first.calls for made in call.sights(stacks))
+    return Seen(tuple(made for call in first.calls for made in call.sights(stacks)), *first.others)
 
 
 # -------------------------------------------------------------------- what is seen
@@ -138,7 +156,7 @@ class _Around:
             label, config = (Kind.PARAMETER, LINEN.parameter_tag), {"weight_norm_eps": float(module.epsilon)}
             return Wrapper(
                 self.path, self.inner, name, normed, held, lambda rank: feature_axes(module.feature_axes, rank),
-                module.use_scale, label, config,
+                module.use_scale, lambda _: label, config,
             )  # fmt: skip
         collection = module.collection_name
         config = {"spectral_norm_eps": float(module.epsilon), "power_iterations": int(module.n_steps)}
@@ -151,7 +169,7 @@ class _Around:
             held,
             None,
             False,
-            label,
+            lambda _: label,
             config,
         )
 
@@ -169,7 +187,11 @@ class _Watch:
         self._places: dict[tuple[str, ...], int] = {}
         self._found: dict[tuple[str, ...], _Call] = {}
         self._around: list[_Around] = []
-        self._running: list[bool] = []  # for every `RNN` that is being called, whether it goes backwards
+        # For every `RNN` that is being called, whether it goes backwards, and puts outputs back in place.
+        self._running: list[tuple[bool, bool]] = []
+        self._types: dict[str, type] = {}
+        self._activations: dict[str, str] = {}
+        self._failed: Any = None  # the innermost module that raised
         self._foreign = 0  # calls inside of an `apply` with variables of its own
 
     @property
@@ -189,19 +211,50 @@ class _Watch:
             finally:
                 self._foreign -= 1
         self._places.setdefault(module.path, len(self._places))
+        self._remember(module)
         if context.method_name == "__call__" and isinstance(module, (nn.WeightNorm, nn.SpectralNorm)):
             return self._wrapping(module, call, args, kwargs)
         if context.method_name == "__call__" and isinstance(module, nn.RNN):
-            asked = kwargs.get("reverse")
-            self._running.append(bool(module.reverse if asked is None else asked))
+            reverse, keep_order = (
+                bool(getattr(module, name) if kwargs.get(name) is None else kwargs[name])
+                for name in ("reverse", "keep_order")
+            )
+            self._running.append((reverse, keep_order))
             try:
                 return call(*args, **kwargs)
             finally:
                 self._running.pop()
-        result = call(*args, **kwargs)
+        try:
+            result = call(*args, **kwargs)
+        except Exception:
+            self._failed = module if self._failed is None else self._failed
+            raise
         if module.path not in self._found:
             self._see(module)
         return result
+
+    def _remember(self, module: Any) -> None:
+        """The type of a module, for what it holds without being a layer, and the functions among its fields."""
+        path, native = _key(module.path), type(module)
+        if path in self._types:
+            return
+        self._types[path] = native
+        if row_of(native, self._table) is None:  # what a layer has is its config
+            members = [(each.name, getattr(module, each.name, None)) for each in fields(module)]
+            members = [(name, value) for name, value in members if name not in ("parent", "name")]
+            self._activations |= dict(functions_of(path, members, "_"))
+
+    @property
+    def failed(self) -> str:
+        """Where the innermost module is that raised, for people; empty for none."""
+        if self._failed is None or not self._failed.path:
+            return ""
+        return f" at {_key(self._failed.path)} ({type(self._failed).__name__})"
+
+    @property
+    def others(self) -> tuple[Mapping[str, type], Mapping[str, str]]:
+        """The type of every module that was called, and the activations that hang at them, by path."""
+        return self._types, self._activations
 
     def _wrapping(self, module: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         inner = module.layer_instance
@@ -226,15 +279,9 @@ class _Watch:
             return
         seen, arrays = found[1], _arrays(module)
         if self._running:
-            config = {"reverse": self._running[-1]}
-            recurrent = ("lstm", "gru", "rnn")
-            seen = replace(
-                seen,
-                layers=tuple(
-                    replace(made, config={**made.config, **config}) if made.kind in recurrent else made
-                    for made in seen.layers
-                ),
-            )
+            reverse, keep_order = self._running[-1]
+            directed = (recurrent.directed(one, reverse=reverse, keep_order=keep_order) for one in seen.layers)
+            seen = replace(seen, layers=tuple(directed))
         if any(piece.name in arrays for made in seen.layers for piece in made.pieces):
             self._found[module.path] = _Call(seen, arrays, around)
 

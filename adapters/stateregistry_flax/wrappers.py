@@ -36,8 +36,9 @@ class Wrapper:
         feature_axes: of a weight_norm: the native axes that have a magnitude for each of their places, of an array of so
             many axes. `None`: it is a spectral_norm.
         use_scale: of a weight_norm: whether there are magnitudes.
-        label: kind and tag of what it holds.
+        label: kind and tag of an array that it holds, by its key relative to the wrapper.
         config: what the function depends on.
+        buffered: of a weight_norm: why a magnitude that is a buffer is none by what it is for; empty for nothing.
     """
 
     path: str
@@ -47,8 +48,9 @@ class Wrapper:
     held: Mapping[str, Held]
     feature_axes: Callable[[int], tuple[int, ...]] | None
     use_scale: bool
-    label: tuple[Kind, str]
+    label: Callable[[str], tuple[Kind, str]]
     config: Config
+    buffered: str = ""
 
 
 def wrapped(seen: Sight, wrapper: Wrapper) -> Sight | None:
@@ -72,7 +74,7 @@ def wrapped(seen: Sight, wrapper: Wrapper) -> Sight | None:
             if found is None:
                 return None
             own, others, more, lack = found
-            added = [replace(other, name=its + wrapper.name(rest + piece.name, ending)) for other, ending in others]
+            added = [_labelled(other, wrapper, its, wrapper.name(rest + piece.name, end)) for other, end in others]
             if any(other.name not in held for other in added):
                 return None
             pieces += [replace(own, name=mine + piece.name), *added]
@@ -89,6 +91,13 @@ def wrapped(seen: Sight, wrapper: Wrapper) -> Sight | None:
     return replace(seen, layers=tuple(layers), held=held, base=base)
 
 
+def _labelled(piece: Piece, wrapper: Wrapper, its: str, name: str) -> Piece:
+    """What the wrapper holds, with its name, and as the framework declares it."""
+    kind, tag = wrapper.label(name)
+    reason = wrapper.buffered if kind is Kind.BUFFER else ""
+    return replace(piece, name=its + name, kind=kind, tag=tag, kind_reason=reason)
+
+
 _Found = tuple[Piece, list[tuple[Piece, str]], dict[str, str | bool], list[Lack]]
 
 
@@ -97,16 +106,14 @@ def _pieces(piece: Piece, rank: int, wrapper: Wrapper) -> _Found | None:
     native = words(piece.axes, rank)
     if native is None or "+" in piece.role or "|" in piece.axes or any(word.startswith("(") for word in native):
         return None
-    kind, tag = wrapper.label
     if wrapper.feature_axes is not None:
         if not wrapper.use_scale:
             return None
         kept = " ".join(native[axis] for axis in wrapper.feature_axes(rank))
-        magnitude = Piece(piece.role + _MAGNITUDE, "", kept, kind, tag)
+        magnitude = Piece(piece.role + _MAGNITUDE, "", kept)
         config: dict[str, str | bool] = {"weight_norm_dim": " ".join(_atoms(kept))}
         return replace(piece, role=piece.role + _DIRECTION), [(magnitude, "scale")], config, []
-    left = Piece(piece.role + _U, "", f"1 {native[-1]}", kind, tag)
-    sigma = Piece(piece.role + _SIGMA, "", "", kind, tag)
+    left, sigma = Piece(piece.role + _U, "", f"1 {native[-1]}"), Piece(piece.role + _SIGMA, "", "")
     reason = (
         "Flax has no place for it and computes it from u, with one more step of the iteration: the same function once"
         " the iteration has converged"

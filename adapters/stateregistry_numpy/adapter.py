@@ -13,6 +13,9 @@ from stateregistry import errors
 from stateregistry_numpy.dialect import DIALECT
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from stateregistry.layers.calls import Observation
     from stateregistry.layers.vocabulary import Dialect
     from stateregistry.registry import StateRegistry
     from stateregistry_numpy.module import Module
@@ -88,6 +91,12 @@ class MutableAdapter:
     def template(self, product: object, /) -> StateRegistry | None:
         """The registry over a `Module`."""
         return self.wrap(product) if self.recognises(product) else None
+
+    def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
+        """Watch the layers of a `Module` by standing before their `forward`; nothing here is ever compiled."""
+        from stateregistry_numpy.observing import observed
+
+        return observed(registry)
 
     def assemble(self, image: StateRegistry, /) -> Module:
         """A `Module` that holds what `image` lists."""

@@ -16,14 +16,16 @@ from stateregistry.entry import Kind
 from stateregistry_conformance.capabilities import CAPABILITIES
 from stateregistry_conformance.declaration import CannotBuild, Declaration, Leaf
 from stateregistry_conformance.harness import Specimen
+from stateregistry_numpy import layer_harness as standard
 from stateregistry_numpy.cells import Abstract, Buffer, Cell, Parameter, Rng
 from stateregistry_numpy.module import Module
 from stateregistry_numpy.tree import COLLECTIONS, FrozenModel, Path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     from stateregistry.registry import StateRegistry
+    from stateregistry_conformance.trials.case import LayerCase
 
 _F32 = np.float32
 
@@ -149,6 +151,22 @@ class MutableHarness:
             raise CannotBuild(_NO_SPECIMEN[name])
         return makers[name]()
 
+    def layer_kinds(self) -> Collection[str]:
+        """The five kinds of the reference; it has no wrappers and no stacks."""
+        return standard.KINDS
+
+    def build_layer(self, case: LayerCase, /) -> Module:
+        """A `Linear`, `Conv`, ... as the case says."""
+        return standard.build(case)
+
+    def layer_forward(self, model: Module, inputs: Sequence[np.ndarray], /) -> np.ndarray:
+        """`model.forward`, with the channels where the reference has them."""
+        return standard.forward(model, inputs)
+
+    def odd_layer(self, name: str, /) -> Specimen:
+        """One of the odd modules that look like a `Linear`."""
+        return standard.odd(name)
+
     def _unregistered(self) -> Specimen:
         declaration = _two()
         model = self.build(declaration)
@@ -216,7 +234,7 @@ class FrozenHarness:
 
     name: str = "numpy-frozen"
     adapter_version: str = sr.__version__
-    capabilities: frozenset[str] = frozenset(CAPABILITIES) - {"fault", "native_trainable"}
+    capabilities: frozenset[str] = frozenset(CAPABILITIES) - {"fault", "native_trainable", "layers"}
 
     def build(self, declaration: Declaration, /) -> FrozenModel:
         """Trees of arrays of the model's own: a write into the memory of one reaches no other model, nor the declaration."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from stateregistry import errors
 from stateregistry.entry import dtype_name
+from stateregistry.layers.config import contradiction
 from stateregistry.layers.vocabulary import ESSENTIAL, Config, Layer
 from stateregistry_numpy.cells import Buffer, Cell, Parameter
 from stateregistry_numpy.dialect import DIALECT
@@ -46,6 +47,11 @@ class StandardLayer(Module):
         Module.__init__(layer)
         layer.config = {name: config.get(name, default) for name, default in cls.defaults.items()}
         return layer
+
+    def of_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Config:
+        """What the shapes of the members, by name, say of the config."""
+        del shapes
+        return {}
 
     def _value(self, name: str) -> np.ndarray | None:
         cell = self.members.get(name)
@@ -87,7 +93,9 @@ class Conv(StandardLayer):
     """
 
     kind = "conv"
-    defaults: ClassVar[Mapping[str, Any]] = {"groups": 1, "stride": 1, "padding": 0}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "groups": 1, "stride": 1, "padding": 0, "dilation": 1, "padding_mode": "zeros"
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -105,10 +113,14 @@ class Conv(StandardLayer):
         if inputs % groups or outputs % groups:
             message = f"{inputs} inputs and {outputs} outputs do not divide into {groups} groups"
             raise errors.UnsupportedError(message)
-        self.config = {"groups": groups, "stride": stride, "padding": padding}
+        self.config = {**self.defaults, "groups": groups, "stride": stride, "padding": padding}
         shape = (outputs, inputs // groups, *size)
         self.filters = Parameter(_spread(rng, shape, math.prod(shape[1:])))
         self.register_parameter("bias", np.zeros(outputs, np.float32) if bias else None)
+
+    def of_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Config:
+        """The size of the window."""
+        return {"kernel_size": shapes["filters"][2:]}
 
     def forward(self, *inputs: Any) -> np.ndarray:
         """Slide the filters over all spatial axes."""
@@ -116,6 +128,12 @@ class Conv(StandardLayer):
         filters, bias = self._needed("filters"), self._value("bias")
         axes = tuple(range(2, filters.ndim))
         stride, padding, groups = (_number(self.config[name]) for name in ("stride", "padding", "groups"))
+        if _number(self.config["dilation"]) != 1 or self.config["padding_mode"] != "zeros":
+            message = (
+                f"the reference convolution has no dilation and pads with zeros, not dilation {self.config['dilation']!r}"
+                f" and {self.config['padding_mode']!r}"
+            )
+            raise errors.UnsupportedError(message)
         x = np.pad(x, [(0, 0), (0, 0), *((padding, padding) for _ in axes)])
         windows = np.lib.stride_tricks.sliding_window_view(x, filters.shape[2:], axis=axes)
         windows = windows[(slice(None), slice(None), *(slice(None, None, stride) for _ in axes))]
@@ -137,15 +155,19 @@ class Embedding(StandardLayer):
     """Rows of a table `(vocabulary, features)` by number."""
 
     kind = "embedding"
+    defaults: ClassVar[Mapping[str, Any]] = {"mode": "none"}
 
     def __init__(self, vocabulary: int, features: int, *, rng: Source = 0) -> None:
         super().__init__()
-        self.config = {}
+        self.config = dict(self.defaults)
         self.table = Parameter(_spread(rng, (vocabulary, features), features))
 
     def forward(self, *inputs: Any) -> np.ndarray:
         """Look integers up."""
         (x,) = inputs
+        if self.config["mode"] != "none":
+            message = f"the reference embedding does not reduce, not by {self.config['mode']!r} either"
+            raise errors.UnsupportedError(message)
         rows: np.ndarray = self._needed("table")[x]
         return rows
 
@@ -188,6 +210,10 @@ class LayerNorm(StandardLayer):
         self.gain = Parameter(np.ones(features, np.float32))
         self.bias = Parameter(np.zeros(features, np.float32))
 
+    def of_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Config:
+        """All axes of the features are normalised."""
+        return {"normalized_axes": len(shapes["gain"])}
+
     def forward(self, *inputs: Any) -> np.ndarray:
         """Normalise every position on its own."""
         (x,) = inputs
@@ -213,8 +239,11 @@ CLASSES: Mapping[str, type[StandardLayer]] = {cls.kind: cls for cls in (Linear, 
 
 
 def layer_of(module: Module, path: str) -> Layer | None:
-    """The standard layer that a module is, with the pieces that it has; `None` for any other module."""
-    if not isinstance(module, StandardLayer):
+    """The standard layer that a module is, with the pieces that it has; `None` for any other module.
+
+    A subclass counts as its base as long as it leaves `forward` alone.
+    """
+    if not isinstance(module, StandardLayer) or type(module).forward is not CLASSES[module.kind].forward:
         return None
     row = DIALECT.declaration(module.kind)
     assert row is not None  # every class has its row
@@ -223,7 +252,16 @@ def layer_of(module: Module, path: str) -> Layer | None:
     pieces = tuple(p for p in row.pieces if p.name in cells and dtype_name(cells[p.name].dtype) is not None)
     if not set(ESSENTIAL[module.kind]) <= {piece.role for piece in pieces}:
         return None
-    return Layer(module.kind, path, pieces, type=type(module).__name__, config=dict(module.config))
+    shapes = {piece.name: cells[piece.name].shape for piece in pieces}
+    layer = Layer(
+        module.kind, path, pieces, type=type(module).__name__, config={**module.config, **module.of_shapes(shapes)}
+    )
+    wrong = contradiction(layer, shapes)
+    if wrong:
+        message = f"{path or '(the model)'} ({type(module).__name__}): the config contradicts the state: {wrong}"
+        hint = "one of the two was changed after the layer was made: make it anew with the config that its arrays have"
+        raise errors.AxesError(message, keys=tuple(layer.key(piece) for piece in pieces), hint=hint)
+    return layer
 
 
 def _spread(source: Source, shape: tuple[int, ...], inputs: int) -> np.ndarray:

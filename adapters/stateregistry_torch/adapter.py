@@ -14,9 +14,11 @@ from stateregistry_torch.dialect import DIALECT
 
 if TYPE_CHECKING:
     from collections import OrderedDict
+    from contextlib import AbstractContextManager
 
     import torch
 
+    from stateregistry.layers.calls import Observation
     from stateregistry.layers.vocabulary import Dialect
     from stateregistry.registry import StateRegistry
 
@@ -96,6 +98,12 @@ class TorchAdapter:
     def template(self, product: object, /) -> StateRegistry | None:
         """The registry over a module."""
         return self.wrap(product) if self.recognises(product) else None
+
+    def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
+        """Watch the layers of a module by forward hooks, which are removed at the end."""
+        from stateregistry_torch.observing import observed  # lazy: needs torch
+
+        return observed(registry, compiled=compiled)
 
     def assemble(self, image: StateRegistry, /) -> OrderedDict[str, torch.Tensor]:
         """A state_dict with the values of `image`: tensors on the CPU by dotted name, aliases sharing one tensor.

@@ -11,6 +11,7 @@ from typing import Final
 
 from stateregistry.entry import Kind
 from stateregistry.layers.vocabulary import Declaration, Dialect, Lack, Piece
+from stateregistry_torch.settings import ACTIVATIONS, setting
 
 PARAMETER_TAG: Final = "Parameter"
 BUFFER_TAG: Final = "buffer"
@@ -19,7 +20,7 @@ _GATES: Final = {"lstm": "(i|f|g|o: hidden)", "gru": "(r|z|n: hidden)", "rnn": "
 
 #: Said by every layer that is not wrapped: without it, what a wrapper holds could be left out unnoticed.
 _NOT_WRAPPED: Final = Lack(
-    ("*_direction", "*_magnitude", "*_u", "*_v", "*_sigma"),
+    ("*_direction", "*_magnitude", "*_original", "*_u", "*_v", "*_sigma"),
     "torch holds no such array here: the layer has no weight_norm or spectral_norm that would",
 )
 
@@ -89,4 +90,9 @@ DIALECT: Final = Dialect(
     tuple(Declaration(kind, pieces, (_NOT_WRAPPED,)) for kind, pieces in _ROWS),
     parameter_tag=PARAMETER_TAG,
     buffer_tag=BUFFER_TAG,
+    settings=setting,
+    activations=ACTIVATIONS,
+    register="stateregistry_torch.register_layer",
+    bare="stateregistry_torch.bare",
+    channels="first",
 )

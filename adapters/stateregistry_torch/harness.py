@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 import stateregistry as sr
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     import numpy as np
 
     from stateregistry.registry import StateRegistry
     from stateregistry_conformance.declaration import Declaration, Leaf
     from stateregistry_conformance.harness import Specimen
+    from stateregistry_conformance.trials.case import LayerCase
 
 
 @final
@@ -39,6 +42,7 @@ class TorchHarness:
             "fault",
             "empty",
             "native_trainable",
+            "layers",
         }
     )
 
@@ -129,6 +133,30 @@ class TorchHarness:
         from stateregistry_torch import specimens
 
         return specimens.specimen(name)
+
+    def layer_kinds(self) -> Collection[str]:
+        """Every kind of the vocabulary, and the two wrappers."""
+        from stateregistry_torch import layer_harness
+
+        return layer_harness.KINDS
+
+    def build_layer(self, case: LayerCase, /) -> Any:
+        """A module of `torch.nn`."""
+        from stateregistry_torch import layer_harness
+
+        return layer_harness.build(case)
+
+    def layer_forward(self, model: Any, inputs: Sequence[np.ndarray], /) -> np.ndarray:
+        """`model.forward`, with the channels where torch has them."""
+        from stateregistry_torch import layer_harness
+
+        return layer_harness.forward(model, inputs)
+
+    def odd_layer(self, name: str, /) -> Specimen:
+        """One of the modules that look like a layer."""
+        from stateregistry_torch import layer_harness
+
+        return layer_harness.odd(name)
 
 
 harness: Final = TorchHarness()

@@ -21,8 +21,9 @@ from stateregistry.entry import Kind
 from stateregistry.errors import AdapterError, AxesError
 from stateregistry.keys import split
 from stateregistry.layers import axes
-from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Lack, Layer, Piece
-from stateregistry_torch.declared import Row, registered
+from stateregistry.layers.config import contradiction
+from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Holder, Lack, Layer, Piece
+from stateregistry_torch.declared import Row, bare, registered
 from stateregistry_torch.standard import TYPES
 from stateregistry_torch.walk import Walk
 from stateregistry_torch.wrappers import wrapped
@@ -52,6 +53,17 @@ def layers_of(found: Walk, opaque: Container[str] = ()) -> tuple[Layer, ...]:
             layers.append(layer)
             taken.update(layer.key(piece) for piece in layer.pieces if "/" in piece.name)
     return tuple(layers)
+
+
+def holders_of(found: Walk) -> dict[str, Holder]:
+    """The module of every tensor, by every key of it."""
+    holders: dict[int, Holder] = {}
+    for row in dict.fromkeys(found.owners):
+        cls = type_of(found.modules[row])
+        declared = row_of(cls)
+        path = found.prefixes[row][:-1]
+        holders[row] = Holder(_name(cls), path, declared is not None and declared.build is bare)
+    return {key: holders[row] for key, row in zip(found.keys, found.owners, strict=True)}
 
 
 def row_of(cls: type, /) -> Row | None:
@@ -89,10 +101,14 @@ def layers_at(module: nn.Module, prefix: str, opaque: Container[str] = ()) -> It
             raise _wrong_rank(home, cls, *misfit)
         if misfit is None:
             path, base = (prefix + made.path, home) if made.path else (home, None)
-            yield replace(
+            layer = replace(
                 made, path=path, base=base, pieces=tuple(found.pieces), type=made.type or cls.__name__,
                 config={**made.config, **found.config}, lacks=(*made.lacks, *found.lacks),
             )  # fmt: skip
+            wrong = contradiction(layer, found.shapes)
+            if wrong:
+                raise _contradicts(layer, cls, wrong)
+            yield layer
 
 
 def _complete(kind: str, pieces: list[Piece]) -> bool:
@@ -114,6 +130,12 @@ def _wrong_rank(path: str, cls: type, piece: Piece, rank: int) -> AxesError:
     message = f"{path or '(the model)'} ({_name(cls)}): {piece.name} has {rank} axes, and {piece.axes!r} was declared"
     hint = "mend the declaration that register_layer was given for the type"
     return AxesError(message, keys=(path,), expected=piece.axes, found=rank, hint=hint)
+
+
+def _contradicts(layer: Layer, cls: type, wrong: str) -> AxesError:
+    message = f"{layer.path or '(the model)'} ({_name(cls)}): the config contradicts the state: {wrong}"
+    hint = "one of the two was changed after the module was made: make it anew with the config that its arrays have"
+    return AxesError(message, keys=tuple(layer.key(piece) for piece in layer.pieces), hint=hint)
 
 
 def _name(cls: type) -> str:
@@ -177,13 +199,14 @@ class _Pieces:
 
     Attributes:
         pieces, lacks: what was found, and the roles that a wrapped layer has no place for.
+        shapes: of the tensors, by name of the piece.
     """
 
     def __init__(self, module: nn.Module, prefix: str, opaque: Container[str]) -> None:
         self.pieces: list[Piece] = []
         self.lacks: list[Lack] = []
         self._module, self._prefix, self._opaque = module, prefix, opaque
-        self._ranks: list[int] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._config: dict[str, list[str | bool]] = {}
 
     @property
@@ -225,12 +248,12 @@ class _Pieces:
         if self._prefix + piece.name in self._opaque:
             return False
         self.pieces.append(piece)
-        self._ranks.append(tensor.ndim)
+        self.shapes[piece.name] = tuple(int(size) for size in tensor.shape)
         return True
 
     def misfit(self) -> tuple[Piece, int] | None:
         """The first piece whose tensor has another number of axes, with that number."""
-        ranks = zip(self.pieces, self._ranks, strict=True)
+        ranks = ((piece, len(self.shapes[piece.name])) for piece in self.pieces)
         return next(((piece, rank) for piece, rank in ranks if not axes.rank_fits(piece.axes, rank)), None)
 
 

@@ -29,8 +29,7 @@ def stack(module: Any) -> Iterator[Layer]:
             place = f"l{number}{direction}"
             config: dict[str, Any] = {"reverse": bool(direction)}
             config["dropout"] = float(module.dropout) if number < count - 1 else 0.0
-            if kind == "rnn":
-                config["activation"] = module.mode.removeprefix("RNN_").lower()
+            config |= _functions(kind, module.mode.removeprefix("RNN_").lower())
             alone = count * len(directions) == 1
             yield Layer(kind, "" if alone else place, recurrent_pieces(kind, f"_{place}"), config=config)
 
@@ -38,5 +37,12 @@ def stack(module: Any) -> Iterator[Layer]:
 def cell(module: Any) -> Layer:
     """The layer that a cell is: one step of a recurrent layer, with the names of no layer and no direction."""
     kind = "lstm" if isinstance(module, nn.LSTMCell) else "gru" if isinstance(module, nn.GRUCell) else "rnn"
-    config: Config = {"activation": str(module.nonlinearity)} if kind == "rnn" else {}
+    config = _functions(kind, str(module.nonlinearity) if kind == "rnn" else "")
     return Layer(kind, "", recurrent_pieces(kind), config=config)
+
+
+def _functions(kind: str, nonlinearity: str) -> Config:
+    """What a layer computes with: torch has a choice for the kind without gates alone, and never adds a residual."""
+    if kind == "rnn":
+        return {"activation": nonlinearity, "residual": False}
+    return {"activation": "tanh", "gate_activation": "sigmoid"}

@@ -16,12 +16,13 @@ from torch import nn
 
 from stateregistry import errors, keys
 from stateregistry.entry import Entry
-from stateregistry.layers.vocabulary import Layer
+from stateregistry.layers.vocabulary import Holder, Layer
 from stateregistry.registry import StateRegistry
 from stateregistry_torch import bits
 from stateregistry_torch.cells import Cell
 from stateregistry_torch.census import Census
-from stateregistry_torch.layers import layers_of
+from stateregistry_torch.functions import functions_of
+from stateregistry_torch.layers import holders_of, layers_of
 from stateregistry_torch.staged import Hollow, Staged, Write, stage_fill, stage_hollow, stage_write
 
 
@@ -68,6 +69,12 @@ class TorchRegistry(StateRegistry):
     def _layers(self) -> tuple[Layer, ...]:
         census = self._recount()
         return layers_of(census.found, census.opaque)
+
+    def _holders(self) -> Mapping[str, Holder]:
+        return holders_of(self._recount().found)
+
+    def _activations(self) -> Mapping[str, str]:
+        return functions_of(self._recount().found)
 
     def _find(self, key: str, /) -> Entry | None:
         census = self._census

@@ -92,7 +92,7 @@ def _instance_norm(module: Any) -> Layer:
 
 
 def _embedding(module: Any) -> Config:
-    config: dict[str, Any] = {"padding_idx": module.padding_idx}
+    config: dict[str, Any] = {"mode": "none", "padding_idx": module.padding_idx}
     if module.max_norm is not None:  # a lookup then shortens the rows that it takes, for good
         config |= {"max_norm": float(module.max_norm), "norm_type": float(module.norm_type)}
     return config

@@ -20,6 +20,7 @@ from stateregistry.cli.inspect import inspect
 from stateregistry.cli.options import settle
 from stateregistry.cli.rename import rename
 from stateregistry.cli.terminal import Terminal
+from stateregistry.cli.verify import verify
 
 _EPILOG = """\b
 Exit codes: 0 done or equal, 1 the answer is no, 2 wrong use or unreadable input,
@@ -33,7 +34,7 @@ def group() -> None:
     """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""
 
 
-for _each in (inspect, convert, diff, rename, average, adapters, conform):
+for _each in (inspect, convert, verify, diff, rename, average, adapters, conform):
     group.add_command(_each)
 
 

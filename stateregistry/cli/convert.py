@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,16 @@ ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
     "--plan", "plan_file", metavar="FILE.json", type=click.Path(path_type=Path), help="Save the plan as JSON."
 )
 @click.option("--format", "store", metavar="NAME", help="The store to write with, if the suffix of OUT does not say.")
+@click.option(
+    "--shard-size",
+    metavar="SIZE",
+    callback=lambda ctx, param, text: _size_of(text),
+    help="Cut OUT into files of at most SIZE (5GB, 500MB) with an index.",
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that convert; two by default.")
+@click.option(
+    "--resume", is_flag=True, help="Continue what a run that was stopped has left, and leave that if stopped."
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT (and the file of --plan) if it exists.")
 @click.option("--all", "everything", is_flag=True, help="Show every move and every problem.")
 @click.option("--no-progress", is_flag=True, help="Draw no progress bar.")
@@ -62,6 +73,9 @@ def convert(
     residual: str | None,
     plan_file: Path | None,
     store: str | None,
+    shard_size: int | None,
+    workers: int | None,
+    resume: bool,
     dry_run: bool,
     overwrite: bool,
     everything: bool,
@@ -78,7 +92,10 @@ def convert(
 
     read = {"SRC": sources.path_of(source), "--rules": rules, "--residual": residual and sources.path_of(residual)}
     refuse_one_file({name: Path(path) for name, path in read.items() if path}, out, plan_file)
-    refuse_targets([path for path in (None if dry_run else out, plan_file) if path is not None], overwrite=overwrite)
+    # What a run that is resumed has put in its place already, the engine knows.
+    targets = [path for path in (None if dry_run or resume else out, plan_file) if path is not None]
+    refuse_targets(targets, overwrite=overwrite)
+    how = {"shard_bytes": shard_size, "workers": workers, "resume": resume}
     from stateregistry.conversion.api import plan as make_plan
     from stateregistry.report import planning
     from stateregistry.stores.atomic import replacing
@@ -97,15 +114,21 @@ def convert(
             terminal.answer(shown, told | planning.document(plan))
             return 0 if plan.ok else NO
         try:
-            done = _execute(terminal, plan, here, like, out, store, overwrite=overwrite, bar=not no_progress)
+            done = _execute(terminal, plan, here, like, out, store, how, overwrite=overwrite, bar=not no_progress)
         except errors.PlanError as error:
             if error.plan is None:
                 raise
             shown = planning.outline(error.plan, moves=everything, everything=everything, spell=spelled)
             terminal.answer(shown, told | planning.document(error.plan))
             return NO
-    nbytes = _size(out)
-    told["written"] = {"path": str(out), "bytes": nbytes, "residual": len(done.residual)}
+    out = Path(done.target)  # the index, where there are shards
+    nbytes = sum(_size(out.parent / name) for name in done.receipt.files)
+    told["written"] = {
+        "path": str(out),
+        "files": sorted(done.receipt.files),
+        "bytes": nbytes,
+        "residual": len(done.residual),
+    }
     told["receipt"] = done.receipt.to_dict()
     blocks = [
         *planning.outline(plan, moves=everything, everything=everything, spell=spelled),
@@ -124,6 +147,7 @@ def _execute(
     like: str | None,
     out: Path,
     store: str | None,
+    how: dict[str, Any],
     *,
     overwrite: bool,
     bar: bool,
@@ -135,7 +159,7 @@ def _execute(
     keeps = like is not None and any(move.op == "keep" for move in plan.moves)
     target = factories.live(str(like)) if keeps else None
     with Bar(terminal, f"writing {out.name}", wanted=bar) as progress:
-        return plan.execute(source, target, out=out, format=store, overwrite=overwrite, progress=progress)
+        return plan.execute(source, target, out=out, format=store, overwrite=overwrite, progress=progress, **how)
 
 
 def _residual(path: str) -> Residual:
@@ -149,6 +173,22 @@ def _residual(path: str) -> Residual:
         message = f"{path} carries no residual"
         raise errors.FileFormatError(message, hint="name the file that `stateregistry convert` wrote")
     return found
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _size_of(text: str | None) -> int | None:
+    """The bytes that a size such as `5GB` or `500MiB` says."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match[2].upper()) if match is not None else None
+    size = int(float(match[1]) * unit) if match is not None and unit is not None else 0
+    if size < 1:
+        raise click.BadParameter(f"{text!r} is no size; write 5GB, 500MB or a number of bytes")
+    return size
 
 
 def _size(path: Path) -> int:

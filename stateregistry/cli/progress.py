@@ -49,6 +49,7 @@ class Bar:
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
             rich.DownloadColumn(),
+            rich.TransferSpeedColumn(),
             rich.TimeRemainingColumn(),
         )
         shown = rich.Progress(*columns, console=self._terminal.console(sys.stderr), transient=True)

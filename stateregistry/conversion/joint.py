@@ -14,7 +14,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, final
 
 from stateregistry import plugins
-from stateregistry.conversion.plan import Feed, Grade, Move
+from stateregistry.alignment.model import worse
+from stateregistry.conversion import spectral
+from stateregistry.conversion.plan import Condition, Feed, Grade, Move
+from stateregistry.conversion.wrapped import crossed
 from stateregistry.layers.axes import parts_of
 from stateregistry.layers.vocabulary import ROLES, Declaration, Lack, Layer, Limit, Piece
 
@@ -34,7 +37,9 @@ class Want:
     Attributes:
         key, axes: the array. feeds: where its parts come from. zeros: parts that are zero. absent: parts that nothing gives.
         summed: some part is a sum. chosen: why the result could have been another, empty for none.
-        evidence, grade, doubt: of the pairing.
+        evidence, grade, doubt: of the pairing. whole: the grade is not of the layout alone, and is one of vectors too.
+        formula, iteration, anchors: as of a move.
+        recast: why one side declares it as another kind, empty where both declare it alike.
     """
 
     key: str
@@ -47,6 +52,11 @@ class Want:
     evidence: str = ""
     grade: Grade = "certain"
     doubt: str = ""
+    whole: bool = False
+    formula: spectral.Formula = ""
+    iteration: spectral.Iteration = field(default_factory=spectral.Iteration)
+    anchors: tuple[str, ...] = ()
+    recast: str = ""
 
     def add_to(self, other: Want) -> None:
         """Put what another layer wants of the same array with what is wanted already."""
@@ -58,8 +68,9 @@ class Want:
         other.absent = [part for part in other.absent if part in self.absent]
         other.summed |= self.summed
         other.chosen = other.chosen or self.chosen
-        if self.grade != "certain":
+        if worse(self.grade, other.grade) != other.grade:
             other.grade, other.doubt = self.grade, self.doubt
+            other.whole |= self.whole
 
     def move(self) -> Move:
         """The move that gives it."""
@@ -68,9 +79,11 @@ class Want:
         reason = self.chosen
         if self.summed:
             reason = "a sum: the residual keeps the summands"
+        reason = "; ".join(filter(None, (reason, self.recast)))
         return Move(
-            "sum" if self.summed else "copy", self.key, tuple(self.feeds), "choice" if reason else "exact", reason,
-            evidence=self.evidence, axes=self.axes, zeros=tuple(self.zeros),
+            "compute" if self.formula else "sum" if self.summed else "copy",
+            self.key, tuple(self.feeds), "choice" if reason else "exact", reason, evidence=self.evidence, axes=self.axes,
+            zeros=tuple(self.zeros), anchors=self.anchors, formula=self.formula, iteration=self.iteration,
         )  # fmt: skip
 
 
@@ -91,6 +104,15 @@ class Joint:
             for role in piece.parts
         }
         self._used: set[str] = set()
+        #: Roles that both sides have under spectral_norm.
+        self._divided = tuple(
+            role.removesuffix(spectral.ORIGINAL)
+            for role in pair.target.roles
+            if role.endswith(spectral.ORIGINAL) and self._has(role, role.removesuffix(spectral.ORIGINAL) + spectral.U)
+        )
+
+    def _has(self, *roles: str) -> bool:
+        return all(role in self._holders for role in roles)
 
     def wants(self) -> Iterator[Want]:
         """Every array of the target's layer, with what gives its parts."""
@@ -100,7 +122,7 @@ class Joint:
                 continue
             want = Want(
                 self.pair.target.key(piece), piece.axes, evidence=f"{self.pair.evidence}, role {piece.role}",
-                grade=self.pair.grade, doubt=self.pair.reason,
+                grade=self.pair.grade, doubt=self.pair.reason, whole=self.pair.whole,
             )  # fmt: skip
             mine = set(piece.parts.values())
             want.absent = [part for part in _all_parts(piece) if part not in mine]
@@ -117,8 +139,12 @@ class Joint:
                     self.displaced.add(self.pair.source.key(self._holders[held]))
 
     def _give(self, want: Want, role: str, into: str) -> None:
+        if not into and self._computed(want, role):
+            return
         if role in self._holders:
             want.feeds.append(self._feed(role, into))
+            want.anchors = want.anchors or self._kept_beside(role)
+            want.recast = want.recast or self._recast(role)
         elif summands := [one for one in role.split("+") if one in self._holders]:
             want.feeds += [self._feed(one, into) for one in summands]
             want.summed |= len(summands) > 1
@@ -126,6 +152,10 @@ class Joint:
             want.chosen = "only the sum is there: the last summand takes it, the others are zero"
             if whole.split("+")[-1] == role:
                 want.feeds.append(self._feed(whole, into))
+                # Adding up again is not always the identity: -0.0 and 0.0 give 0.0.
+                roles = self.pair.target.roles
+                places = (roles[one] for one in whole.split("+") if one in roles)
+                want.anchors = tuple(dict.fromkeys((*want.anchors, *places)))
             else:
                 want.zeros.append(into)
                 self._used.add(whole)
@@ -134,6 +164,76 @@ class Joint:
             want.chosen = want.chosen or (_COUNTER if is_counter(self.pair.target.kind, role) else "")
         else:
             want.absent.append(into)
+
+    def _recast(self, role: str) -> str:
+        """Why a role is of another kind on one side, by the declaration of that side; empty for nothing."""
+        mine = self._holders[role]
+        its = next(piece for piece in self.pair.target.pieces if role in piece.parts)
+        return "" if mine.kind is its.kind else its.kind_reason or mine.kind_reason
+
+    # ---------------------------------------------------------------- spectral_norm
+
+    def _iterations(self, role: str) -> tuple[spectral.Iteration, spectral.Iteration]:
+        return spectral.Iteration.of(self.pair.source, role), spectral.Iteration.of(self.pair.target, role)
+
+    def _around(self, role: str) -> tuple[Feed, ...]:
+        """The original, u and, where it is stored, v of a role in the source."""
+        endings = (spectral.ORIGINAL, spectral.U, spectral.V)
+        held = [(role + end, self._holders[role + end]) for end in endings if role + end in self._holders]
+        return tuple(Feed(self.pair.source.key(piece), piece.axes, piece.parts[name]) for name, piece in held)
+
+    def _computed(self, want: Want, role: str) -> bool:
+        """Whether a role is computed from others, and if so what is wanted.
+
+        Sigma is, where the source stores none; and u and v are as the source has them after its iteration, where it stores
+        no v: then both divide by the same, whatever u has come to.
+        """
+        for base in self._divided:
+            mine, its = self._iterations(base)
+            whole = its.stored and not mine.stored
+            formulas: dict[str, spectral.Formula] = {base + spectral.U: "u", base + spectral.V: "v"} if whole else {}
+            if base + spectral.SIGMA not in self._holders:
+                formulas[base + spectral.SIGMA] = "sigma"
+            if role in formulas:
+                want.formula, want.iteration, want.feeds = formulas[role], mine, list(self._around(base))
+                want.chosen = f"computed: the source divides by {mine.divides}"
+                if want.formula == "u":
+                    self._used.add(role)
+                    want.anchors = self._anchors_of(base)
+                return True
+        return False
+
+    def _kept_beside(self, role: str) -> tuple[str, ...]:
+        """What a u belongs to that is copied to a side without v: on the way back it is computed."""
+        base = role.removesuffix(spectral.U)
+        if base == role or base not in self._divided:
+            return ()
+        mine, its = self._iterations(base)
+        return self._anchors_of(base) if mine.stored and not its.stored else ()
+
+    def _anchors_of(self, base: str) -> tuple[str, ...]:
+        names = [base + end for end in (spectral.ORIGINAL, spectral.U, spectral.V)]
+        return tuple(self.pair.target.roles[name] for name in names if name in self.pair.target.roles)
+
+    def conditions(self) -> Iterator[tuple[Condition, str]]:
+        """What has to hold for both layers to compute the same, each with the target key whose record settles it."""
+        for base in self._divided:
+            mine, its = self._iterations(base)
+            if its.stored and not mine.stored:
+                its = spectral.Iteration(mine.steps + its.steps, its.eps)  # it goes on from where the source stops
+            if (mine.steps, mine.stored) == (its.steps, its.stored):
+                continue
+            feeds = self._around(base)
+            reason = "until then they are two functions; let the source iterate, in training, until u stays as it is"
+            keys = tuple(feed.key for feed in feeds)
+            yield (
+                Condition("converged", keys, reason=reason, feeds=feeds, iterations=(mine, its)),
+                self.pair.target.roles[base + spectral.U],
+            )
+
+    def crossed(self, source: Side, target: Side) -> str:
+        """Why what a wrapper holds cannot be moved: it lies on other axes; empty for nothing."""
+        return crossed(self.pair.source, source, self.pair.target, target)
 
     def _is_zero(self, role: str) -> bool:
         """Whether a role that the source has no place for is zero: a counter, or what its framework leaves out."""
@@ -154,8 +254,15 @@ class Joint:
             if role not in self._used:
                 yield role, piece
 
-    def anchors(self) -> list[str]:
-        """The target arrays that a value without a place belongs to: the statistics, or else all of the layer's."""
+    def anchors(self, role: str = "") -> list[str]:
+        """The target arrays that a value without a place belongs to: the statistics, or else all of the layer's.
+
+        Args:
+            role: of the value; under spectral_norm it belongs to the wrapped array and its vectors alone.
+        """
+        base = next((base for base in self._divided if role in (base + spectral.V, base + spectral.SIGMA)), None)
+        if base is not None:
+            return list(self._anchors_of(base))
         roles = self.pair.target.roles
         return [roles[role] for role in ("mean", "var") if role in roles] or list(dict.fromkeys(roles.values()))
 

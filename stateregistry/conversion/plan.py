@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, final, get_args
 
 from stateregistry._version import __version__
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
+from stateregistry.conversion.spectral import AT_ONCE, Formula, Iteration
 from stateregistry.entry import Kind
-from stateregistry.errors import PlanError
+from stateregistry.errors import AmbiguousAlignment, PlanError
 from stateregistry.layers import axes as algebra  # `axes` is a field of a move
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 SCHEMA = "stateregistry.plan/1"
 
-Op = Literal["copy", "sum", "fill", "keep", "drop"]
+Op = Literal["copy", "sum", "compute", "fill", "keep", "drop"]
 Class = Literal["exact", "choice", "lossy", "impossible"]
 Grade = Literal["certain", "numbers", "assumption", "question"]
+_TESTS = ("equal", "zero", "fits", "converged")
 
 #: What `allow=` of `plan` and `convert` takes, and what each permits.
 ALLOW: Mapping[str, str] = {
@@ -68,8 +70,8 @@ class Move:
 
     Attributes:
         op: `copy` (through derived axes; several sources where a fused array is joined), `sum` (sources that are added
-            up), `fill` (one value, or what a residual kept), `keep` (the target's own value stays), `drop` (the source
-            has no place).
+            up), `compute` (what a formula gives), `fill` (one value, or what a residual kept), `keep` (the target's own
+            value stays), `drop` (the source has no place).
         target: the canonical target key; empty for a drop.
         sources: where the value comes from; the entry that is left out for a drop; empty for a fill or keep.
         cls: `exact`, `choice`, `lossy` or `impossible`.
@@ -81,7 +83,9 @@ class Move:
         zeros: parts of the target that are filled with zero.
         residual: the key of the record that a drop makes, or that is taken instead of what the move says while it is
             fresh.
-        anchors: keys of the side that lacks the value, which it belongs to.
+        anchors: keys of the target that what the residual keeps belongs to: the value of a drop, the sources of a copy, the
+            last source of a `compute`.
+        formula, iteration: what a `compute` computes of a layer under spectral_norm, and how its source iterates.
     """
 
     op: Op
@@ -97,6 +101,8 @@ class Move:
     zeros: tuple[str, ...] = ()
     residual: str = ""
     anchors: tuple[str, ...] = ()
+    formula: Formula = ""
+    iteration: Iteration = AT_ONCE
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -120,8 +126,10 @@ class Move:
         texts = {
             "copy": f"{self.target} <- {names}", "sum": f"{self.target} <- sum of {names}",
             "fill": f"{self.target} <- {self.value:g}", "drop": f"drop {names}",
+            "compute": f"{self.target} <- {self.formula} of {names}",
         }  # fmt: skip
-        patterns = dict.fromkeys(feed.axes for feed in self.sources if feed.axes != self.axes)
+        moved = () if self.op == "compute" else self.sources
+        patterns = dict.fromkeys(feed.axes for feed in moved if feed.axes != self.axes)
         parts = [
             f"{' | '.join(patterns)} -> {self.axes}" if patterns else "",
             f"as {self.cast}" if self.cast else "",
@@ -139,15 +147,17 @@ class PlanProblem:
 
     Attributes:
         problem: `missing`, `unexpected`, `shape`, `dtype`, `kind`, `ambiguous`, `axes`, `rule`, `opaque`, `abstract`,
-            `conflict`, `choice`, `lossy`, `assumption` or `impossible`.
+            `conflict`, `structure`, `choice`, `lossy`, `assumption` or `impossible`.
         keys: the keys it is about: the source's, then the target's.
         text: what is wrong. hint: what would settle it, spelled as the caller can type it.
+        candidates: of an alignment that is `ambiguous`: every pair of paths that may be one layer.
     """
 
     problem: str
     keys: tuple[str, ...]
     text: str
     hint: str = ""
+    candidates: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         names = " -> ".join(self.keys)
@@ -161,14 +171,17 @@ class Condition:
     """Something about values that must hold, evaluated before the first byte is written.
 
     Attributes:
-        test: `equal` (all `keys` hold the same bits), `zero` (every element of the part `part` of `keys[0]` is zero) or
-            `fits` (no value of `keys[0]` is lost or overflows as `dtype`).
+        test: `equal` (all `keys` hold the same bits), `zero` (every element of the part `part` of `keys[0]` is zero),
+            `fits` (no value of `keys[0]` is lost or overflows as `dtype`) or `converged` (layers that iterate as `iterations`
+            says divide `keys[0]` by the same sigma).
         keys: source keys. dtype: of the cast. lossless: every value must come back; else only finite must stay finite.
         axes, part: the pattern of `keys[0]`, and its part. reason: what is impossible where it does not hold.
         patterns, target: for keys that reach one target through different axes, the patterns of each on both sides.
+        feeds, iterations: the original, u and v of a layer under spectral_norm, and how source and target iterate.
+        unless: residual records; where all of them are fresh, nothing is asked.
     """
 
-    test: Literal["equal", "zero", "fits"]
+    test: Literal["equal", "zero", "fits", "converged"]
     keys: tuple[str, ...]
     dtype: str = ""
     lossless: bool = True
@@ -177,10 +190,16 @@ class Condition:
     reason: str = ""
     patterns: tuple[tuple[str, str], ...] = ()
     target: str = ""
+    feeds: tuple[Feed, ...] = ()
+    iterations: tuple[Iteration, Iteration] = (AT_ONCE, AT_ONCE)
+    unless: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.test == "equal":
             return f"{' and '.join(self.keys)} hold the same bits"
+        if self.test == "converged":
+            one, two = (iteration.divides for iteration in self.iterations)
+            return f"{self.keys[0]} has converged: sigma is the same with {one} and with {two}"
         if self.test == "zero":
             return f"{self.keys[0]}{f'[{self.part}]' if self.part else ''} is zero: {self.reason}"
         what = "every value comes back" if self.lossless else "no finite value overflows"
@@ -190,15 +209,31 @@ class Condition:
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A difference of config that the function depends on and no state carries (`eps`)."""
+    """Something that no state carries and in which both sides differ: config, or an activation.
+
+    Attributes:
+        path, name: of the layer in the target, and of the value, as the spec calls it (`eps`).
+        source, target: both values, in the meaning of the spec.
+        matters: in `evaluation`, or in `training` alone.
+        hint: what to set in the target, in the words of its framework.
+    """
 
     path: str
     name: str
     source: object
     target: object
+    matters: Literal["evaluation", "training"] = "evaluation"
+    hint: str = ""
+
+    @property
+    def key(self) -> str:
+        """The path of the layer, and the name."""
+        return f"{self.path}/{self.name}" if self.path else self.name
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.name} is {self.source!r} in the source and {self.target!r} in the target"
+        when = "" if self.matters == "evaluation" else " (in training only)"
+        text = f"{self.path or '(the model)'}: {self.name} is {self.source!r} in the source and {self.target!r} in the target"
+        return f"{text}{when}; {self.hint}" if self.hint else f"{text}{when}"
 
 
 @final
@@ -223,10 +258,12 @@ class Plan:
         return not self.problems
 
     def require(self) -> None:
-        """Raise `PlanError` with every problem unless the plan is `ok`."""
+        """Raise `PlanError` with every problem unless the plan is `ok`; `AmbiguousAlignment` if a pairing is open."""
         if self.problems:
             keys = tuple(dict.fromkeys(key for problem in self.problems for key in problem.keys))
-            raise PlanError(f"the plan cannot be executed\n{self._problem_text()}", plan=self, keys=keys)
+            open_ = any(problem.candidates for problem in self.problems)
+            error = AmbiguousAlignment if open_ else PlanError
+            raise error(f"the plan cannot be executed\n{self._problem_text()}", plan=self, keys=keys)
 
     def invert(self) -> Plan:
         """The plan of the way back, derived from the same declarations; its own problems say what cannot be undone."""
@@ -318,7 +355,7 @@ class Plan:
             source=Side.from_dict(data["source"]),
             target=Side.from_dict(data["target"]),
             moves=tuple(_move(row) for row in data["moves"]),
-            problems=tuple(PlanProblem(**{**row, "keys": tuple(row["keys"])}) for row in data["problems"]),
+            problems=tuple(_problem(row) for row in data["problems"]),
             conditions=tuple(_condition(row) for row in data["conditions"]),
             findings=tuple(_finding(row) for row in data["findings"]),
             rules=Rules.of({name: rows for name, rows in data["rules"].items() if rows}),
@@ -345,7 +382,10 @@ class Plan:
                 if move.cast and move.cast != self.target.entries[move.target].dtype
                 else []
             )
-        wrong += [f"a condition {one.test!r}" for one in self.conditions if one.test not in ("equal", "zero", "fits")]
+        wrong += [f"a condition {one.test!r}" for one in self.conditions if one.test not in _TESTS]
+        matters = ("evaluation", "training")
+        wrong += [f"a finding that matters in {one.matters!r}" for one in self.findings if one.matters not in matters]
+        wrong += [f"a formula {move.formula!r}" for move in self.moves if move.formula not in get_args(Formula)]
         if wrong:
             raise PlanError(f"not a plan: {'; '.join(wrong[:5])}", plan=None, hint="make it again")
 
@@ -370,7 +410,8 @@ class Plan:
         noted = [move for move in self.moves if move.cls != "exact" or move.grade != "certain"]
         lines += _section("not exact or not certain", [str(move) for move in noted])
         lines += _section("conditions, checked before anything is written", [str(c) for c in self.conditions])
-        lines += _section("findings: config that the function depends on", [str(f) for f in self.findings])
+        found = sorted(self.findings, key=lambda finding: finding.matters)  # evaluation first
+        lines += _section("findings: what differs and no state carries", [str(finding) for finding in found])
         if self.problems:
             lines.append(self._problem_text())
         return "\n".join(lines)
@@ -381,19 +422,35 @@ class Plan:
         return "\n".join(_section(f"problems ({head})", [str(problem) for problem in self.problems], limit=40))
 
 
+def _problem(row: Mapping[str, Any]) -> PlanProblem:
+    pairs = tuple((source, target) for source, target in row["candidates"])
+    return PlanProblem(**{**row, "keys": tuple(row["keys"]), "candidates": pairs})
+
+
 def _move(row: Mapping[str, Any]) -> Move:
-    sources = tuple(Feed(**feed) for feed in row["sources"])
-    return Move(**{**row, "sources": sources, "anchors": tuple(row["anchors"]), "zeros": tuple(row["zeros"])})
+    fixed = {"sources": _feeds(row["sources"]), "iteration": Iteration(**row["iteration"])}
+    return Move(**{**row, **fixed, "anchors": tuple(row["anchors"]), "zeros": tuple(row["zeros"])})
+
+
+def _feeds(rows: Iterable[Mapping[str, Any]]) -> tuple[Feed, ...]:
+    return tuple(Feed(**feed) for feed in rows)
 
 
 def _condition(row: Mapping[str, Any]) -> Condition:
     patterns = tuple((left, right) for left, right in row["patterns"])
-    return Condition(**{**row, "keys": tuple(row["keys"]), "patterns": patterns})
+    one, two = (Iteration(**each) for each in row["iterations"])
+    fixed = {"feeds": _feeds(row["feeds"]), "iterations": (one, two), "unless": tuple(row["unless"])}
+    return Condition(**{**row, **fixed, "keys": tuple(row["keys"]), "patterns": patterns})
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:
-    left, right = (tuple(value) if isinstance(value, list) else value for value in (row["source"], row["target"]))
-    return Finding(row["path"], row["name"], left, right)
+    left, right = _plain(row["source"]), _plain(row["target"])
+    return Finding(row["path"], row["name"], left, right, row["matters"], row["hint"])
+
+
+def _plain(value: Any) -> Any:
+    """A value of JSON as config has it: tuples instead of lists."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def _section(title: str, rows: list[str], limit: int = 12) -> list[str]:

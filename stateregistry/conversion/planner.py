@@ -10,24 +10,23 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion import casts
+from stateregistry.conversion import casts, doubts, findings
 from stateregistry.conversion.align import EntryPair, LayerPair, align
 from stateregistry.conversion.joint import Joint, Want, axis_config
 from stateregistry.conversion.patterns import covers
 from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.prepare import prepared, reordered, unused_orders
 from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.spectral import placed
+from stateregistry.conversion.undeclared import Undeclared
 from stateregistry.entry import Entry
 from stateregistry.errors import AxesError, PlanError
 from stateregistry.layers import axes
-from stateregistry.layers.vocabulary import Layer, Piece
+from stateregistry.layers.vocabulary import Piece
 
 if TYPE_CHECKING:
     from stateregistry.conversion.residual import Residual
     from stateregistry.conversion.side import Side
-
-#: Config that the function depends on and that every dialect spells and means alike.
-_COMPARED = ("eps", "groups")
 
 
 def make(
@@ -92,7 +91,9 @@ class _Planner:
         self.explained: set[str] = set()  # canonical source keys, and
         self.accounted: set[str] = set()  # canonical target keys that a problem speaks of already
         self.gone: set[str] = set()  # canonical source keys that have a drop
+        self.undeclared = Undeclared(source, target, rules)
         self.left_over: set[Move] = set()  # moves that stand for a missing or unexpected problem
+        self.recast: set[str] = set()  # canonical target keys that one side declares as another kind, and says why
 
     def run(self) -> None:
         alignment = align(self.source, self.target, self.rules)
@@ -100,12 +101,19 @@ class _Planner:
         self.explained |= {self.source.canonical(name) or name for name in alignment.explained[0]}
         self.accounted |= {self.target.canonical(name) or name for name in alignment.explained[1]}
         for pair in alignment.layers:
-            self._layer(pair)
+            if alone := self.undeclared.as_bare(pair):
+                alignment.entries += alone
+            else:
+                self._layer(pair)
         self._feed_wanted()
         if self.source.dialect and self.source.dialect == self.target.dialect:
             self._compare_layers_by_path()
+            alignment.entries = doubts.laid_out(alignment.entries, self.source, self.target)
         for entry_pair in alignment.entries:
             self._entry(entry_pair)
+        self.findings += findings.activations(
+            self.source.activations, self.target.activations, self.rules.rename, self.target.dialect
+        )
         self._mark_splits()
         self._rest_of_target()
         self._rest_of_source()
@@ -115,24 +123,45 @@ class _Planner:
             self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
         order = {key: number for number, key in enumerate(self.target.entries)}
         self.moves.sort(key=lambda move: order.get(move.target, len(order)))
+        places = {layer.path: number for number, layer in enumerate(self.target.layers)}
+        self.findings.sort(key=lambda finding: places.get(finding.path, len(places)))
 
     # ---------------------------------------------------------------- pairs
 
     def _layer(self, pair: LayerPair) -> None:
         pair = reordered(pair, self.rules, self.problems.append)
         sizes = {name: value for layer in (pair.source, pair.target) for name, value in axis_config(layer).items()}
+        pair = doubts.doubted(pair, self.source, self.target, self.rules)
+        if self._refused(pair):
+            return
         joint = Joint(pair, self.source, self.target, self.rules)
         limit = joint.limit()
-        if limit is not None:
-            self._impossible(pair, limit.reason)
+        reason = limit.reason if limit is not None else joint.crossed(self.source, self.target)
+        if reason:
+            self._impossible(pair, reason)
             return
+        for condition, record in joint.conditions():
+            self._condition(condition, record)
         for want in joint.wants():
+            if want.recast:
+                self.recast.add(self.target.canonical(want.key) or want.key)
             want.add_to(self.wanted.setdefault(want.key, want))
             self.sizes.setdefault(want.key, {}).update(sizes)
         self.displaced.update(key for name in joint.displaced if (key := self.source.canonical(name)) is not None)
         for role, piece in joint.left_over():
             self._no_place(role, piece, joint)
-        self._compare_config(pair.source, pair.target)
+        self.findings += findings.compare(pair.source, pair.target, self.target.dialect)
+
+    def _refused(self, pair: LayerPair) -> bool:
+        """Whether the config of a pair contradicts its arrays; a problem then."""
+        text = doubts.contradiction(pair, self.source, self.target)
+        if text:
+            where = (pair.source.path or "(the model)", pair.target.path or "(the model)")
+            hint = "make both with the config that the state was trained with"
+            self.problems.append(PlanProblem("axes", where, text, hint))
+            self.explained |= {self.source.canonical(key) or key for key in pair.source.roles.values()}
+            self.accounted |= {self.target.canonical(key) or key for key in pair.target.roles.values()}
+        return bool(text)
 
     def _impossible(self, pair: LayerPair, reason: str) -> None:
         """A layer that the target's framework cannot have: nothing of it is carried, and the problem says why."""
@@ -146,13 +175,22 @@ class _Planner:
                 self.used.add(mine)
                 self.moves.append(Move("drop", "", (Feed(mine),), "impossible", reason))
 
+    def _condition(self, condition: Condition, key: str) -> None:
+        """Take a condition of a layer; a record for the target key, while it is fresh, makes it needless."""
+        feeds = tuple(replace(feed, key=self.source.canonical(feed.key) or feed.key) for feed in condition.feeds)
+        name = self.target.canonical(key)
+        settled = name is not None and self._recorded(name, self.target.entries[name])
+        unless = (name,) if name is not None and settled else ()
+        if all(feed.key in self.source.entries for feed in feeds):
+            self.conditions.append(replace(condition, keys=tuple(f.key for f in feeds), feeds=feeds, unless=unless))
+
     def _feed_wanted(self) -> None:
         """Turn what the layers want, array by array, into moves: stacked layers share one array."""
         for key, want in self.wanted.items():
             if want.absent:
                 continue  # nothing gives all of it: it is among the rest of the target
             move = want.move()
-            if len(axes.parse(want.axes)) > 1:  # a vector has one layout, whatever the layer is
+            if want.whole or len(axes.parse(want.axes)) > 1:  # a vector has one layout, whatever the layer is
                 move = replace(move, grade=want.grade, reason="; ".join(filter(None, (want.doubt, move.reason))))
             self._copy(move, self.sizes[key])
 
@@ -163,6 +201,8 @@ class _Planner:
         if self.rules.holds_target(pair.target):
             self.displaced.update((key,) if key is not None else ())
             return
+        if pair.grade == "assumption" and self.undeclared.are_bare(pair.source, pair.target):
+            pair = replace(pair, grade="certain", reason="", evidence="a parameter of its own on both sides")
         feeds = (Feed(pair.source, pair.source_axes),)
         move = Move(
             "copy",
@@ -187,7 +227,8 @@ class _Planner:
         if not all(_converts(entry) for entry in (want, *have)):
             return  # left out, and accounted for with the rest of each side
         self.used.update(feed.key for feed in feeds)
-        move = self._kept(replace(wanted, target=other, sources=tuple(feeds)), want)
+        anchors = tuple(self.target.canonical(name) or name for name in wanted.anchors)
+        move = self._kept(replace(wanted, target=other, sources=tuple(feeds), anchors=anchors), want)
         first = self.given.get(other)
         if move.op == "fill":
             if first is None:
@@ -196,6 +237,9 @@ class _Planner:
             return
         if not self._fits(move, have, want, sizes):
             self.given.setdefault(other, Move("keep", target=other))  # accounted for by the problem
+        elif first is None and move.op == "compute":  # of the dtype that its place has
+            self.given[other] = move
+            self.moves.append(move)
         elif first is None:
             self._take(move, have, want)
         elif first.op in ("copy", "sum") and first.sources != move.sources:
@@ -233,10 +277,13 @@ class _Planner:
         before = len(self.problems)
         if move.laid_out:
             try:
-                axes.assemble(
-                    [axes.Feed(f.axes, e.shape, f.part, f.into) for f, e in zip(move.sources, have, strict=True)],
-                    move.axes, want.shape, sizes, move.zeros,
-                )  # fmt: skip
+                if move.op == "compute":
+                    placed(move.formula, move.sources, [entry.shape for entry in have], move.axes, want.shape)
+                else:
+                    axes.assemble(
+                        [axes.Feed(f.axes, e.shape, f.part, f.into) for f, e in zip(move.sources, have, strict=True)],
+                        move.axes, want.shape, sizes, move.zeros,
+                    )  # fmt: skip
             except AxesError as error:
                 shapes = " and ".join(str(entry.shape) for entry in have)
                 text = f"shape {shapes} cannot become {want.shape}: {error.message}"
@@ -244,10 +291,11 @@ class _Planner:
         elif have[0].shape != want.shape:
             text = f"shape {have[0].shape} in the source, {want.shape} in the target"
             hint = "if the axes are in another order, say so with a [[layout]] rule"
-            self.problems.append(PlanProblem("shape", move.keys, text, hint))
+            self.problems.append(self.undeclared.explained(PlanProblem("shape", move.keys, text, hint)))
         for feed, entry in zip(move.sources, have, strict=True):
             keys = (feed.key, move.target)
-            if entry.kind is not want.kind and not entry.inferred and not want.inferred:
+            declared = move.op != "compute" and move.target not in self.recast
+            if entry.kind is not want.kind and declared and not entry.inferred and not want.inferred:
                 text = f"a {entry.kind.value} in the source, a {want.kind.value} in the target"
                 self.problems.append(PlanProblem("kind", keys, text))
             if not entry.concrete:
@@ -255,21 +303,14 @@ class _Planner:
                 self.problems.append(PlanProblem("abstract", keys, text, "plan with a concrete source to execute"))
         return len(self.problems) == before
 
-    def _compare_config(self, source: Layer, target: Layer) -> None:
-        if source.inferred or target.inferred:
-            return
-        for name in _COMPARED:
-            left, right = source.config.get(name), target.config.get(name)
-            if left is not None and right is not None and left != right:
-                self.findings.append(Finding(target.path, name, left, right))
-
     def _compare_layers_by_path(self) -> None:
         """Within one dialect entries pair by key, and layers are only asked for their config."""
         there = {layer.path: layer for layer in self.target.layers}
         for layer in self.source.layers:
-            other = there.get(layer.path)
+            new = self.rules.rename(layer.path)
+            other = there.get(layer.path if new is None else new)
             if other is not None and other.kind == layer.kind:
-                self._compare_config(layer, other)
+                self.findings += findings.compare(layer, other, self.target.dialect)
 
     # ---------------------------------------------------------------- what one side does not have
 
@@ -285,7 +326,7 @@ class _Planner:
             return  # an alias of what is dropped already
         self.gone.add(key)
         if lack.kept:
-            anchors = tuple(dict.fromkeys(self.target.canonical(name) or name for name in joint.anchors()))
+            anchors = tuple(dict.fromkeys(self.target.canonical(name) or name for name in joint.anchors(role)))
             self.moves.append(Move("drop", "", (Feed(key),), "choice", lack.reason, residual=key, anchors=anchors))
         elif lack.zero:
             self.conditions.append(
@@ -298,9 +339,9 @@ class _Planner:
 
     def _kept(self, move: Move, want: Entry) -> Move:
         """The move, exact where a residual kept what it would have to choose."""
-        if move.cls != "choice" or not self._recorded(move.target, want):
+        if (move.cls != "choice" and not move.anchors) or not self._recorded(move.target, want):
             return move
-        reason = f"kept by the residual; once that is stale: {move.reason}"
+        reason = f"kept by the residual; once that is stale: {move.reason or 'a copy'}"
         return replace(move, cls="exact", residual=move.target, reason=reason)
 
     def _recorded(self, key: str, want: Entry) -> bool:
@@ -332,7 +373,8 @@ class _Planner:
             else:
                 self._left(Move("keep", key, cls="lossy", reason="nothing in the source is its value"))
                 hint = "name its source with a rule, or allow 'missing' to keep what it holds"
-                self.problems.append(PlanProblem("missing", (key,), f"no source for the {entry}", hint))
+                problem = PlanProblem("missing", (key,), f"no source for the {entry}", hint)
+                self.problems.append(self.undeclared.explained(problem))
 
     def _rest_of_source(self) -> None:
         for key, entry in self.source.entries.items():
@@ -352,7 +394,8 @@ class _Planner:
             else:
                 self._left(Move("drop", sources=(Feed(key),), cls="lossy", reason="the target has no place for it"))
                 hint = "name its place with a rule, or allow 'unexpected' to leave it out"
-                self.problems.append(PlanProblem("unexpected", (key,), f"no place for the {entry}", hint))
+                problem = PlanProblem("unexpected", (key,), f"no place for the {entry}", hint)
+                self.problems.append(self.undeclared.explained(problem))
         for key, reason in self.source.opaque.items():
             if not self.rules.drops_source(key):
                 hint = "leave it out with a [[drop]] rule or allow 'unexpected'"
@@ -377,7 +420,8 @@ class _Planner:
                 left.append(PlanProblem(move.cls, keys, move.reason, hint))
             if move.grade == "assumption" and "assumption" not in allow:
                 hint = "give the model (like=), a [[layer]] or [[layout]] rule, or accept it with allow=('assumption',)"
-                left.append(PlanProblem("assumption", keys, move.reason, hint))
+                problem = PlanProblem("assumption", keys, move.reason, hint)
+                left.append(self.undeclared.explained(problem))
         return left
 
     def _listed(self, move: Move) -> bool:
@@ -388,7 +432,7 @@ class _Planner:
         """One place of the source that becomes several of the target: the tie is lost, which must be wanted."""
         targets: dict[tuple[str, str], list[int]] = {}
         for number, move in enumerate(self.moves):
-            for feed in move.sources if move.target else ():
+            for feed in move.sources if move.target and move.op != "compute" else ():
                 targets.setdefault((feed.key, feed.part), []).append(number)
         for (key, _), numbers in targets.items():
             for number in numbers if len(numbers) > 1 else ():

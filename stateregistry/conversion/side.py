@@ -14,7 +14,7 @@ from typing import Any, Self, final
 
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import guess_dialect
-from stateregistry.layers.vocabulary import Lack, Layer, Piece
+from stateregistry.layers.vocabulary import Holder, Lack, Layer, Piece
 from stateregistry.registry import StateRegistry
 
 
@@ -30,6 +30,8 @@ class Side:
         layers: the layers the entries form.
         opaque: registered state that is no entry, with the reason.
         derived: made from the other side by a dialect's table, not from a model.
+        holders: the module that holds an entry of no layer, by key or alias, where there are modules.
+        activations: functions without state that hang at modules, by path.
     """
 
     dialect: str
@@ -38,6 +40,8 @@ class Side:
     layers: tuple[Layer, ...] = ()
     opaque: Mapping[str, str] = field(default_factory=dict)
     derived: bool = False
+    holders: Mapping[str, Holder] = field(default_factory=dict)
+    activations: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, reg: StateRegistry) -> Self:
@@ -47,7 +51,13 @@ class Side:
         if not dialect:
             guessed = guess_dialect(entries)
             dialect = guessed.name if guessed is not None else ""
-        return cls(dialect, entries, dict(reg.aliases), reg.layers, dict(reg.opaque))
+        layers = reg.layers
+        inside = {key for layer in layers for key in layer.roles.values()}
+        alone = {key: holder for key, holder in reg.holders.items() if key not in inside}
+        return cls(
+            dialect, entries, dict(reg.aliases), layers, dict(reg.opaque), holders=alone,
+            activations=dict(reg.activations),
+        )  # fmt: skip
 
     def canonical(self, key: str) -> str | None:
         """The canonical key of a key or alias, `None` if there is neither."""
@@ -67,6 +77,8 @@ class Side:
             "layers": [_layer_row(layer) for layer in self.layers],
             "opaque": dict(self.opaque),
             "derived": self.derived,
+            "holders": {key: asdict(holder) for key, holder in self.holders.items()},
+            "activations": dict(self.activations),
         }
 
     @classmethod
@@ -74,7 +86,11 @@ class Side:
         """The side that `to_dict` wrote."""
         entries = {key: entry_from_row(row) for key, row in data["entries"].items()}
         layers = tuple(_layer(row) for row in data["layers"])
-        return cls(data["dialect"], entries, data["aliases"], layers, data["opaque"], data["derived"])
+        holders = {key: Holder(**row) for key, row in data["holders"].items()}
+        return cls(
+            data["dialect"], entries, data["aliases"], layers, data["opaque"], data["derived"], holders,
+            data["activations"],
+        )  # fmt: skip
 
     def digest(self) -> str:
         """sha256 of what the registry must look like for a plan to be valid: entries and aliases."""

@@ -1,22 +1,36 @@
 """Verification: do two models hold the same state, bit for bit through the plan, and do they compute the same.
 
-Compares every entry that the plan moves, one value at a time; what cannot be compared is listed, never left out.
+Compares every entry that the plan moves, one value at a time, and every condition that the plan has; what cannot be compared
+is listed, never left out. Where outputs differ, the first layer that departs is looked for and named.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 
 from stateregistry import sources
+from stateregistry.conversion import gaps
 from stateregistry.conversion.api import RulesLike, planned
-from stateregistry.conversion.execute import Converted
+from stateregistry.conversion.bisect import Found, Run, bisect
+from stateregistry.conversion.departure import Departure
+from stateregistry.conversion.execution import conditions
+from stateregistry.conversion.execution.converted import Converted
+from stateregistry.conversion.gaps import TOLERANCE, Gap, number
 from stateregistry.conversion.plan import ALLOW, Plan
-from stateregistry.errors import StateError
+from stateregistry.errors import PlanError, StateError
+
+if TYPE_CHECKING:
+    from stateregistry.registry import StateRegistry
+
+SCHEMA: Final = "stateregistry.verify/1"
+#: Names of `allow` that a comparison does not take for granted: they leave entries out of it.
+LEFT_OUT: Final = ("missing", "unexpected")
+_SHOWN: Final = 20
 
 
 @final
@@ -43,8 +57,13 @@ class Verification:
         equal_entries: how many entries are equal bit for bit.
         differences: those that are not.
         not_compared: entries without a counterpart, with the reason.
-        output_difference, output_scale: the largest absolute difference of the outputs and the largest magnitude in
-            them; `None` where no forward pass was given.
+        output_difference, output_scale: the largest absolute difference of the outputs and the largest finite magnitude in
+            them, of several outputs those of the one that differs most; `None` where no forward pass was given.
+        unmet: conditions of the plan that the values of `a` do not meet: what they exclude cannot be in `b`.
+        first_departure: where the models begin to compute something else; `None` where outputs agree, or nothing could be
+            seen, which `notes` says.
+        compared_layers: the layers of `a` and of `b` whose calls were compared to find it.
+        notes: what was not seen or not compared on the way, and why.
     """
 
     plan: Plan
@@ -53,13 +72,17 @@ class Verification:
     not_compared: Mapping[str, str]
     output_difference: float | None = None
     output_scale: float | None = None
+    unmet: tuple[str, ...] = ()
+    first_departure: Departure | None = None
+    compared_layers: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        """Every entry that has a counterpart holds its bits, and at least one was compared."""
-        return not self.differences and self.equal_entries > 0
+        """Every entry that has a counterpart holds its bits, every condition holds, and at least one was compared."""
+        return not self.differences and not self.unmet and self.equal_entries > 0
 
-    def outputs_equal(self, tolerance: float = 1e-5) -> bool:
+    def outputs_equal(self, tolerance: float = TOLERANCE) -> bool:
         """Whether the outputs differ by at most `tolerance` of their scale.
 
         Raises:
@@ -72,11 +95,43 @@ class Verification:
     def __str__(self) -> str:
         verdict = "EQUAL" if self.equal else "DIFFERENT"
         lines = [f"{verdict}: {self.equal_entries} entries equal bit for bit, {len(self.differences)} differ"]
-        lines += [f"  {difference}" for difference in self.differences[:20]]
-        lines += [f"  not compared: {key}: {why}" for key, why in list(self.not_compared.items())[:20]]
-        if self.output_difference is not None:
-            lines.append(f"  outputs differ by at most {self.output_difference:.3g}, scale {self.output_scale:.3g}")
+        lines += _cut([str(difference) for difference in self.differences])
+        lines += _cut([f"a condition does not hold: {text}" for text in self.unmet])
+        lines += _cut([f"not compared: {key}: {why}" for key, why in self.not_compared.items()])
+        if self.output_difference is not None and self.output_scale is not None:
+            lines.append(f"  outputs differ by at most {Gap(self.output_difference, self.output_scale)}")
+        if self.first_departure is not None:
+            lines.append(f"first departure, of {len(self.compared_layers)} layers that were compared:")
+            lines += [f"  {line}" for line in str(self.first_departure).splitlines()]
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a dict of JSON types, with `schema` and `equal`; the plan by its digest."""
+        outputs = None
+        if self.output_difference is not None and self.output_scale is not None:
+            outputs = {"difference": number(self.output_difference), "scale": number(self.output_scale)}
+        return {
+            "schema": SCHEMA,
+            "equal": self.equal,
+            "plan": self.plan.digest(),
+            "equal_entries": self.equal_entries,
+            "differences": [
+                {"a": d.source, "b": d.target, "elements": d.elements, "max_abs": number(d.largest)}
+                for d in self.differences
+            ],
+            "not_compared": dict(self.not_compared),
+            "unmet": list(self.unmet),
+            "outputs": outputs,
+            "first_departure": None if self.first_departure is None else self.first_departure.to_json(),
+            "compared_layers": [list(pair) for pair in self.compared_layers],
+            "notes": list(self.notes),
+        }
+
+
+def _cut(lines: list[str]) -> list[str]:
+    more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return [f"  {line}" for line in lines[:_SHOWN]] + more
 
 
 def verify(
@@ -85,73 +140,141 @@ def verify(
     *,
     plan: Plan | None = None,
     rules: RulesLike = None,
+    allow: Collection[str] = (),
     forward: tuple[Callable[..., Any], Callable[..., Any], Any] | None = None,
+    tolerance: float = TOLERANCE,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Compare the state of `b` with what the plan makes of the state of `a`.
+    """Compare the state of `b` with what the plan makes of the state of `a`, and what the two compute.
+
+    Values are compared by their bits. Outputs are compared as numbers: equal NaNs and equal infinities at one place are
+    equal; a NaN on one side alone is an infinite difference.
+
+    If outputs differ by more than `tolerance` of their scale, both functions are called a second time while the layers of `a`
+    and `b` are watched (torch: hooks; Linen: intercepted methods; NNX: wrapped classes; JAX then compiles nothing, which is
+    slow), and the first layer that departs is `first_departure`. Of layers, only those that the plan pairs are compared:
+    activations by the names of their axes, so that channels may be first or last; every call of a layer with the same call.
+    Their values are all kept until that is done: give a small batch.
 
     Args:
         a, b: registries, native objects or paths.
-        plan: the plan that made `b`; by default one is made, with `rules`.
+        plan: the plan that made `b`; by default one is made, with `rules` and `allow`.
+        rules: as `plan`.
+        allow: `missing`, `unexpected`: what has no counterpart is left out and listed. All else that a plan asks leave for is
+            taken: whether it was right is what bits show.
         forward: `(fa, fb, inputs)`: both are called with `inputs` (a tuple is spread) and their outputs, arrays or
-            nested sequences and mappings of arrays, are compared.
+            nested sequences, mappings and dataclasses of arrays, are compared. They run `a` and `b`, in evaluation.
+        tolerance: the share of the scale that outputs and activations may differ by. The default is for float32; with
+            16-bit values it has to be larger.
+        progress: called with bytes compared and bytes in all.
 
     Raises:
-        PlanError: the two do not correspond.
+        PlanError: the two do not correspond. StateError: their outputs have different structures or shapes.
     """
     with contextlib.ExitStack() as stack:
         here, there = stack.enter_context(sources.resolved(a)), stack.enter_context(sources.resolved(b))
         if plan is None:
-            accepted = [name for name in ALLOW if name not in ("missing", "unexpected")]
-            plan = planned(here, there, None, rules, accepted, None, None)
+            accepted = [name for name in ALLOW if name not in LEFT_OUT]
+            plan = planned(here, there, None, rules, (*accepted, *_names(allow)), None, None)
         plan.require()
-        made = Converted(plan, here, there)
-        equal, differences, skipped = 0, [], {}
-        for move in plan.moves:
-            if move.op not in ("copy", "sum"):
-                skipped[move.keys[0]] = move.reason or move.op
-                continue
-            expected, found = made.view(move.target), there.view(move.target)
-            if (expected.dtype, expected.shape, expected.tobytes()) == (found.dtype, found.shape, found.tobytes()):
-                equal += 1
-            else:
-                differences.append(_difference(", ".join(move.keys[:-1]), move.target, expected, found))
-    outputs = (None, None) if forward is None else _outputs(*forward)
-    return Verification(plan, equal, tuple(differences), skipped, *outputs)
+        equal, differences, skipped = _state(plan, here, there, progress)
+        unmet = _unmet(plan, here)
+        outputs, found = None, Found()
+        if forward is not None:
+            outputs, found = _outputs(plan, here, there, forward, [each.target for each in differences], tolerance)
+    return Verification(
+        plan, equal, tuple(differences), skipped, None if outputs is None else outputs.difference,
+        None if outputs is None else outputs.scale, unmet, found.departure, found.compared, found.notes,
+    )  # fmt: skip
 
 
-def _difference(source: str, target: str, a: np.ndarray, b: np.ndarray) -> Difference:
+def _names(allow: Collection[str]) -> Collection[str]:
+    if isinstance(allow, str):
+        raise PlanError(
+            f"allow= takes a collection of names, not {allow!r}", plan=None, hint=f"write allow=({allow!r},)"
+        )
+    return allow
+
+
+# -------------------------------------------------------------------- state
+
+
+def _state(
+    plan: Plan, here: StateRegistry, there: StateRegistry, progress: Callable[[int, int], None] | None
+) -> tuple[int, list[Difference], dict[str, str]]:
+    """How many entries are equal, those that are not, and those that have no counterpart."""
+    made = Converted(plan, here, there)
+    moved = [move for move in plan.moves if move.op in ("copy", "sum", "compute")]
+    skipped = {move.keys[0]: move.reason or move.op for move in plan.moves if move not in moved}
+    total = sum(plan.target.entries[move.target].nbytes for move in moved)
+    equal, done, differences = 0, 0, []
+    for move in moved:
+        expected, found = made.view(move.target), sources.value(there, move.target)
+        difference = _difference(", ".join(dict.fromkeys(move.keys[:-1])), move.target, expected, found)
+        if difference is None:
+            equal += 1
+        else:
+            differences.append(difference)
+        done += plan.target.entries[move.target].nbytes
+        if progress is not None:
+            progress(done, total)
+    return equal, differences, skipped
+
+
+def _unmet(plan: Plan, here: StateRegistry) -> tuple[str, ...]:
+    try:
+        conditions.check(plan, here)
+    except PlanError as error:
+        return tuple(map(str, error.plan.problems)) if error.plan is not None else (error.message,)
+    return ()
+
+
+def _difference(source: str, target: str, a: np.ndarray, b: np.ndarray) -> Difference | None:
+    left, right = _bytes(a), _bytes(b)
+    if (a.dtype.newbyteorder("="), a.shape) == (b.dtype.newbyteorder("="), b.shape) and np.array_equal(left, right):
+        return None
     with np.errstate(all="ignore"):
         wide = np.complex128 if a.dtype.kind == "c" else np.float64
         gap = np.abs(a.astype(wide) - b.astype(wide))
-    bits = (np.ascontiguousarray(x).reshape(-1).view(np.uint8).reshape(-1, a.dtype.itemsize) for x in (a, b))
-    left, right = bits
     return Difference(source, target, int((left != right).any(axis=1).sum()), float(gap.max()) if gap.size else 0.0)
 
 
-def _outputs(fa: Callable[..., Any], fb: Callable[..., Any], inputs: Any) -> tuple[float, float]:
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of every element, in native order."""
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return native.reshape(-1).view(np.uint8).reshape(-1, array.dtype.itemsize)
+
+
+# -------------------------------------------------------------------- outputs
+
+
+def _outputs(
+    plan: Plan,
+    here: StateRegistry,
+    there: StateRegistry,
+    forward: tuple[Callable[..., Any], Callable[..., Any], Any],
+    differing: list[str],
+    tolerance: float,
+) -> tuple[Gap, Found]:
+    """The gap of the outputs and, where it is too large, what the layers show.
+
+    Raises:
+        StateError: the outputs cannot be compared; the message says where the models depart, if that was found.
+    """
+    fa, fb, inputs = forward
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    left, right = dict(_leaves(fa(*args))), dict(_leaves(fb(*args)))
-    if left.keys() != right.keys():
-        raise StateError(f"the outputs have different structure: {sorted(left)} against {sorted(right)}")
-    largest = scale = 0.0
-    for path, one in left.items():
-        two = right[path]
-        if one.shape != two.shape:
-            raise StateError(f"output {path or '(all)'} has shape {one.shape} against {two.shape}")
-        if one.size:
-            gap = np.abs(one - two)
-            largest = max(largest, float("inf") if np.isnan(gap).any() else float(gap.max()))
-            scale = max(scale, float(np.abs(one).max()))
-    return largest, scale
+    runs = _run("a", here, fa, args), _run("b", there, fb, args)
+    try:
+        found = gaps.outputs(runs[0].first, runs[1].first)
+    except StateError as error:
+        departure = bisect(plan, runs, differing, tolerance).departure
+        if departure is not None:
+            error.add_note(f"first departure: {departure}")
+        raise
+    if found.difference <= tolerance * found.scale:
+        return found, Found()
+    return found, bisect(plan, runs, differing, tolerance)
 
 
-def _leaves(output: Any, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(output, Mapping):
-        for name, value in output.items():
-            yield from _leaves(value, f"{path}/{name}")
-    elif isinstance(output, Sequence) and not isinstance(output, (str, bytes)):
-        for number, value in enumerate(output):
-            yield from _leaves(value, f"{path}/{number}")
-    else:
-        array = np.asarray(output.detach() if hasattr(output, "detach") else output)
-        yield path, array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+def _run(name: str, registry: StateRegistry, function: Callable[..., Any], args: tuple[Any, ...]) -> Run:
+    return Run(name, registry, lambda: function(*args), function(*args))

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from stateregistry.errors import AxesError
 
@@ -109,12 +109,12 @@ class Bound:
         """Take a native array apart: one neutral array per part, axes in `neutral` order. Views only."""
         axes, sizes = self._split()
         split = array.reshape(sizes)  # splitting axes never copies
-        split = split[tuple(slice(None, None, -1) if reverse else slice(None) for _, reverse in axes)]
+        split = split[_mirror(axes)]
         names = [name for name, _ in axes]
         counting = [name for name in names if name.startswith("#")]
         split = split.transpose([names.index(name) for name in (*counting, *self.neutral)])
         places = itertools.product(*(range(split.shape[n]) for n in range(len(counting))))
-        return {part: split[place] for part, place in zip(self.parts, places, strict=True)}
+        return {part: split[(*place, ...)] for part, place in zip(self.parts, places, strict=True)}
 
     def collapse(self, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         """Put neutral arrays together into the native array: the inverse of `expand`.
@@ -131,9 +131,13 @@ class Bound:
         if counting:
             joined = np.stack(arrays).reshape([sizes[names.index(n)] for n in counting] + list(arrays[0].shape))
         order = (*counting, *self.neutral)
-        native = joined.transpose([order.index(name) for name in names])
-        native = native[tuple(slice(None, None, -1) if reverse else slice(None) for _, reverse in axes)]
+        native: np.ndarray = joined.transpose([order.index(name) for name in names])[_mirror(axes)]
         return native.reshape(self.shape)
+
+
+def _mirror(axes: Sequence[tuple[str, bool]]) -> tuple[Any, ...]:
+    """The index that turns every reversed axis round. With `...`, because an index of no axes gives a scalar and no array."""
+    return (*(slice(None, None, -1) if reverse else slice(None) for _, reverse in axes), ...)
 
 
 @lru_cache(maxsize=4096)

@@ -90,6 +90,34 @@ def candidates(layer: Layer, dialect: Dialect, entries: Mapping[str, Entry]) -> 
     return found
 
 
+def readings_of(names: set[str], dialect: Dialect, entries: Mapping[str, Entry], path: str) -> dict[str, Layer]:
+    """Every kind of layer that a module with these arrays could be by their names and shapes alone.
+
+    Args:
+        names: of the arrays, below `path`; those that are no entries count for nothing.
+    """
+    prefix = f"{path}/" if path else ""
+    there = {name for name in names if prefix + name in entries}
+    found: dict[str, Layer] = {}
+    for row, pieces in _fits(dialect, there, entries, path):
+        found.setdefault(row.kind, Layer(row.kind, path, pieces, inferred=True))
+    return found
+
+
+def doubt(layer: Layer, entries: Mapping[str, Entry]) -> str:
+    """Why an inferred layer may be something else, whatever its shapes; empty for no reason.
+
+    Names that nothing but a layer of the kind has leave no doubt; common words do, and axes that no name tells apart.
+    """
+    if layer.kind == "rnn":
+        names = ", ".join(sorted({piece.name for piece in layer.pieces}))
+        return f"it was inferred from {names}, as two linear layers of a module could be called as well"
+    shapes = [entries[key].shape for piece in layer.pieces if (key := layer.key(piece)) in entries]
+    if layer.kind.endswith("_norm") and any(len(shape) > 1 for shape in shapes):
+        return f"the {layer.kind} was inferred from names, and an array of more than one axis may be anything else"
+    return ""
+
+
 def _groups(entries: Iterable[str], names: set[str]) -> dict[str, set[str]]:
     """For every path, the names below it that some piece has."""
     depths = sorted({name.count("/") + 1 for name in names})

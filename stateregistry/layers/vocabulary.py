@@ -8,7 +8,7 @@ module are read with it. Knows no framework, no file and no conversion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -91,7 +91,7 @@ OWN_AXES: Mapping[str, frozenset[str]] = MappingProxyType({"attention": frozense
 WRAPPERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "weight_norm": ("_direction", "_magnitude"),
-        "spectral_norm": ("", "_u", "_v", "_sigma"),
+        "spectral_norm": ("_original", "_u", "_v", "_sigma"),
     }
 )
 
@@ -112,6 +112,8 @@ class Piece:
         dtype: the dtype that the framework fixes, `None` where the piece carries its own.
         part: which part of the first divided axis is this layer's, of the first two `0.1`; empty unless layers are stacked
             in one array.
+        kind_reason: where the framework declares it as another kind than the role is of, why. Such a piece pairs with one of
+            either kind, which is a choice.
     """
 
     role: str
@@ -121,6 +123,7 @@ class Piece:
     tag: str = ""
     dtype: str | None = None
     part: str = ""
+    kind_reason: str = ""
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -230,6 +233,21 @@ class Layer:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """The module that holds an entry.
+
+    Attributes:
+        type: its type, `package.module.Class`. path: its key.
+        bare: declared to be no layer: its parameters are parameters of their own.
+    """
+
+    type: str
+    path: str
+    bare: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """All declarations of one framework."""
 
@@ -240,6 +258,18 @@ class Dialect:
     buffer_tag: str = ""
     #: Whether two paths can be one place. Linen's variables are a tree: sharing is calling one module twice.
     ties: bool = True
+    #: Where images have their channels: `"first"` or `"last"`, as every layer of the framework takes them; empty: unknown.
+    channels: str = ""
+    #: Whether layers whose types are known come in the order in which they are called, not declared.
+    called: bool = False
+    #: What to do so that a layer has a value of the config, in the words of the framework: called with the layer, the
+    #: name, and the value as findings show it; one clause, empty where nothing is known.
+    settings: Callable[[Layer, str, object], str] | None = None
+    #: How the framework spells the activations that it has, by neutral name.
+    activations: Mapping[str, str] = field(default_factory=dict)
+    #: The function that declares a layer type, and what it takes for a type whose parameters are their own.
+    register: str = ""
+    bare: str = ""
 
     def declaration(self, kind: str) -> Declaration | None:
         """The row of a layer kind, `None` where the framework does not have it."""

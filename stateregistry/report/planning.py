@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 #: Rows of a table of moves or problems that are shown unless all are asked for.
 ROWS = 60
 
+#: What the findings of a plan stand under.
+_FINDINGS = {
+    "evaluation": "findings: what differs and no state carries",
+    "training": "findings that matter in training only",
+}
+
 _NUMBER = re.compile(r"([0-9]{1,15})")
 
 
@@ -55,9 +61,10 @@ def outline(
     if plan.conditions:
         lines = [spelling.printable(str(condition)) for condition in plan.conditions]
         blocks.append(Notes("checked before anything is written", _cut(lines, limit)))
-    if plan.findings:
-        lines = [spelling.printable(str(finding)) for finding in plan.findings]
-        blocks.append(Notes("config that the function depends on and no state carries", _cut(lines, limit)))
+    for matters, title in _FINDINGS.items():
+        lines = [spelling.printable(str(one)) for one in plan.findings if one.matters == matters]
+        if lines:
+            blocks.append(Notes(title, _cut(lines, limit)))
     return tuple(blocks)
 
 
@@ -181,5 +188,6 @@ def document(plan: Plan, /) -> dict[str, Any]:
         "buffers": buffers.to_json(),
         "moves": dict(sorted(Counter(move.op for move in plan.moves).items())),
         "classes": dict(sorted(Counter(move.cls for move in plan.moves).items())),
+        "findings": dict(sorted(Counter(one.matters for one in plan.findings).items())),
         "plan": plan.to_dict(),
     }

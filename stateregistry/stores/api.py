@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,22 @@ import numpy as np
 from stateregistry import errors, plugins
 from stateregistry.registry import StateRegistry
 from stateregistry.stores.atomic import destination, replacing
-from stateregistry.stores.base import Document, FileRegistry, KeepsSidecar, OpensPart, OpensWithin, Progress
+from stateregistry.stores.base import (
+    Document,
+    FileRegistry,
+    KeepsSidecar,
+    LaysOut,
+    OpensPart,
+    OpensWithin,
+    Progress,
+)
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.memory import ArraysRegistry, PersistentPart
 from stateregistry.stores.sidecar import replacing_pair
+from stateregistry.stores.streamed import as_it_is, held, position_of, stream
+from stateregistry.streaming.engine import How
+from stateregistry.streaming.layout import Written
+from stateregistry.streaming.task import Held, Recipe, Stored
 
 if TYPE_CHECKING:
     from stateregistry.plugins import Store
@@ -38,16 +50,19 @@ def open(  # noqa: A001  # the public name of the design
     format: str | None = None,  # noqa: A002  # as above
     like: Any = None,
     limits: Limits = DEFAULT,
+    verify: bool = False,
 ) -> FileRegistry:
     """A lazy, read-only registry over a file. Use it as a context manager.
 
     Args:
-        path: the file. `"file.pt::model"` is the state under a sub-key of a file that holds several, names joined by
-            `.`; `"file.pt::."` its root.
+        path: the file, the index of a sharded checkpoint, or the directory that has one. `"file.pt::model"` is the state
+            under a sub-key of a file that holds several, names joined by `.`; `"file.pt::."` its root.
         format: the name of the store, for a file whose suffix says something else than its content.
         like: a registry or a native object: where the file does not say kinds and flags, those of its entries of the
             same keys stand instead of inferred ones.
         limits: how much the file may ask of this process.
+        verify: hold what is not values against its digest now, and each value against its own when it is first read.
+            Files that `sr.save` and `sr.convert` wrote have digests where their format has room.
 
     Raises:
         FileMissingError: no such file. FileAccessError: not readable.
@@ -58,10 +73,10 @@ def open(  # noqa: A001  # the public name of the design
     file, part = _split(path)
     store = _detect(file, format)
     found = _open(store, file, part, limits)
-    if like is None:
-        return found
     try:
-        return found.told_by(plugins.of(like))
+        if verify:
+            found.verified()
+        return found if like is None else found.told_by(plugins.of(like))
     except BaseException:
         found.close()
         raise
@@ -84,7 +99,8 @@ def save(
         source: a registry, a native object, or a mapping from key to NumPy array.
         path: the file to write; its suffix names the format.
         format: the name of the store, where the suffix does not.
-        shard_bytes: not in this version.
+        shard_bytes: cut the values into several files of at most so many bytes, where the format has shards; the
+            path that is returned is that of their index then.
         overwrite: replace a file that exists. It stays whole until the new one is.
         extra: documents to travel with the file, JSON by name. Those that a source file carries (the residual of a
             conversion) travel on; one given here stands instead of one of the same name.
@@ -102,24 +118,109 @@ def save(
     target = Path(path)
     if _URL.match(os.fspath(path)):
         raise _no_urls(os.fspath(path))
-    if shard_bytes is not None:
-        message = "shard_bytes: this version writes one file, however large"
-        raise errors.UnsupportedError(message, hint="leave shard_bytes out")
     store = _for_writing(target, format)
     registry = _registry(source)
     part = _writable(registry, target)
     destination(target, overwrite=overwrite)
     told: Progress = progress if progress is not None else _quiet
     more = {**(registry.document.extra if isinstance(registry, FileRegistry) else {}), **(extra or {})}
+    if shard_bytes is not None:
+        if not isinstance(store, LaysOut):
+            message = f"{target}: the store {store.name!r} writes one file, however large"
+            raise errors.UnsupportedError(message, hint="leave shard_bytes out, or write .safetensors")
+        return _streamed(store, target, part, more, shard_bytes, None, overwrite=overwrite, progress=told)
     if isinstance(store, KeepsSidecar) and store.sidecar:
         document = Document.describe(part, extra=more, ordered=False)  # these formats have an order of their own
         document.to_json()  # what is not JSON is refused before the work starts
+        if isinstance(store, LaysOut):
+            real = destination(target, overwrite=overwrite)
+            _streamed(store, real, part, more, None, document, overwrite=overwrite, progress=told)
+            return target
         with replacing_pair(target, document, overwrite=overwrite) as temporary:
             store.write(temporary, part, extra=more, progress=told)
     else:
         with replacing(target, overwrite=overwrite) as temporary:
             store.write(temporary, part, extra=more, progress=told)
     return target
+
+
+def save_streamed(
+    source: StateRegistry,
+    path: Path,
+    /,
+    *,
+    recipe: Callable[[str], Recipe],
+    position: Callable[[str], tuple[str, int]],
+    origins: Sequence[Path],
+    format: str | None,  # noqa: A002  # as above
+    shard_bytes: int | None,
+    overwrite: bool,
+    extra: Mapping[str, Any],
+    how: How,
+    token: str,
+) -> Written | None:
+    """As `save`, through the engine; `None`, with nothing done, where the store of the format knows no layout.
+
+    Args:
+        source: what is written; its values come from `recipe`, in the order of `position`.
+        origins: the files that values come from, none of which may be the target.
+        token: what the values depend on.
+
+    Raises:
+        As `save`.
+    """
+    store = _for_writing(path, format)
+    if not isinstance(store, LaysOut):
+        return None
+    part = _writable(source, path, origins)
+    destination(path, overwrite=overwrite or how.resume)
+    document = None
+    if isinstance(store, KeepsSidecar) and store.sidecar:
+        document = Document.describe(part, extra=extra, ordered=False)
+        document.to_json()  # what is not JSON is refused before the work starts
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    return stream(
+        store, target, part, recipe=recipe, position=position, extra=extra, shard_bytes=shard_bytes,
+        overwrite=overwrite, how=how, token=token, document=document, origins=origins,
+    )  # fmt: skip
+
+
+def place_of(source: StateRegistry, key: str, /) -> Stored | None:
+    """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
+    return source.place(source.aliases.get(key, key)) if isinstance(source, FileRegistry) else None
+
+
+def files_of(source: StateRegistry, /) -> tuple[Path, ...]:
+    """The files that the values of a registry come from, empty for a live one."""
+    return source.files if isinstance(source, FileRegistry) else ()
+
+
+def value_of(source: StateRegistry, key: str, /) -> np.ndarray:
+    """A value to look at: of a file a copy by positioned reads, which a file that is cut short cannot kill."""
+    return source.read(key) if isinstance(source, FileRegistry) else source.view(key)
+
+
+def in_memory(array: np.ndarray, /) -> Held:
+    """A value in memory as the engine takes it."""
+    return held(array)
+
+
+def _streamed(
+    store: LaysOut,
+    target: Path,
+    part: PersistentPart,
+    extra: Mapping[str, Any],
+    shard_bytes: int | None,
+    document: Document | None,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> Path:
+    written = stream(
+        store, target, part, recipe=as_it_is(part), position=lambda key: position_of(part, key), extra=extra,
+        shard_bytes=shard_bytes, overwrite=overwrite, how=How(workers=1), token="", document=document, each=progress,
+    )  # fmt: skip
+    return written.path
 
 
 def _quiet(key: str, nbytes: int, /) -> None:
@@ -270,11 +371,11 @@ def _is_same(one: Path, two: Path) -> bool:
         return False  # one of them is not there, or cannot be looked at: `destination` says which
 
 
-def _writable(source: StateRegistry, target: Path) -> PersistentPart:
+def _writable(source: StateRegistry, target: Path, origins: Sequence[Path] = ()) -> PersistentPart:
     """What is to be written, all of which can be."""
     part = PersistentPart(source)
-    origin = part.source_path()
-    if origin is not None and _is_same(origin, target):
+    files = source.files if isinstance(source, FileRegistry) else tuple(origins)
+    if any(_is_same(origin, target) for origin in files):
         message = f"{target}: is the file that the values come from"
         raise errors.UnsupportedError(message, hint="write to another path, then rename it")
     opaque = source.opaque

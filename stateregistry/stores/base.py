@@ -1,27 +1,23 @@
-"""What a store gives: a lazy, read-only registry over a file, and the document of ours that travels with a file.
+"""What a store gives: a lazy, read-only registry over a file; and what else a store can be asked for.
 
-The `Document` is what a format cannot say: kind and flags of every entry, aliases, the native spelling, the residual of
-a conversion. It is JSON, so that it fits the metadata of any format or a sidecar, and is checked when it is read: it
-comes from a file, so nothing in it is believed that contradicts the arrays. Imports no framework.
+A registry over a file that carries digests can hold its values against them. Imports no framework.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 from stateregistry import errors
-from stateregistry.entry import Entry, Kind
+from stateregistry.entry import Entry
 from stateregistry.registry import ReadOnlyRegistry, StateRegistry
-from stateregistry.stores.names import first_repeated
+from stateregistry.stores.document import SCHEMA, Document, load_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -29,8 +25,12 @@ if TYPE_CHECKING:
 
     from stateregistry.layers.vocabulary import Layer
     from stateregistry.stores.limits import Limits
+    from stateregistry.streaming.layout import Layout
+    from stateregistry.streaming.task import Stored
 
-SCHEMA = "stateregistry.file/1"
+__all__ = [
+    "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "LaysOut", "OpensPart", "OpensWithin", "Progress", "load_object",
+]  # fmt: skip
 
 
 class Progress(Protocol):
@@ -67,6 +67,31 @@ class KeepsSidecar(Protocol):
     sidecar: bool
 
 
+@runtime_checkable
+class LaysOut(Protocol):
+    """A store that knows where in its files every value will lie before it is there, so that the engine can write them."""
+
+    def layout(
+        self,
+        path: Path,
+        source: StateRegistry,
+        /,
+        *,
+        extra: Mapping[str, Any],
+        shard_bytes: int | None,
+        before: Sequence[str] | None,
+    ) -> Layout:
+        """The files that `path` becomes, in shards of at most `shard_bytes` where that is given. Reads no values.
+
+        Args:
+            before: names of the files of the output that was there when the run began that is resumed; `None` for a
+                new run.
+
+        Raises:
+            UnsupportedError: what the format cannot hold, or shards that it does not have.
+        """
+
+
 class FileRegistry(ReadOnlyRegistry):
     """A registry over a file. A context manager: values read before `close` stay valid, views do not.
 
@@ -77,6 +102,9 @@ class FileRegistry(ReadOnlyRegistry):
 
     adapter: ClassVar[str]
     _instead = "load it into a live model with sr.load(model, path), or write a new file with sr.save"
+    #: Whether every value is held against its digest when it is read for the first time, and the keys that were.
+    _verifying: bool = False
+    _good: set[str]
     #: What `like=` says of entries whose kind the file does not say.
     _told: Mapping[str, Entry] = MappingProxyType({})
     _told_layers: tuple[Layer, ...] = ()
@@ -85,6 +113,7 @@ class FileRegistry(ReadOnlyRegistry):
         self.path = path
         self.document = document if document is not None else Document()
         self._dialect = self.document.dialect or dialect
+        self._good = set()
 
     @property
     def dialect(self) -> str:
@@ -112,12 +141,109 @@ class FileRegistry(ReadOnlyRegistry):
         """The name that each entry has inside the file, by key."""
         return {key: key for key in self}
 
+    def _frame_problem(self) -> str | None:
+        """What is wrong with all that is not values, held against its digest; `None` where nothing is."""
+        return None
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the file carries digests of its values, so that damage can be found."""
+        return bool(self.document.digests)
+
+    def verified(self) -> Self:
+        """This registry, from now on holding every value against its digest when it is read for the first time.
+
+        Raises:
+            FileFormatError: the file carries no digests, or what is not values is damaged.
+        """
+        if not self.has_digests:
+            message = f"{self.path}: carries no digests, so that nobody can tell whether it is damaged"
+            hint = "only files that sr.save or sr.convert wrote have them: leave out verify, or write it again"
+            raise errors.FileFormatError(message, hint=hint)
+        problem = self._frame_problem()
+        if problem is not None:
+            raise errors.FileFormatError(f"{self.path}: {problem}", hint="the file is damaged: restore it")
+        self._verifying, self._good = True, set()
+        return self
+
+    def damaged(self) -> Mapping[str, str]:
+        """Every value that is not what was written, with the reason; `""` for what is not values. Reads everything.
+
+        Raises:
+            FileFormatError: the file carries no digests.
+        """
+        wrong: dict[str, str] = {}
+        if not self.has_digests:
+            self.verified()  # says so
+        problem = self._frame_problem()
+        if problem is not None:
+            wrong[""] = problem
+        for key, digest in self.document.by_key.items():
+            problem = self._value_problem(key, digest)
+            if problem is not None:
+                wrong[key] = problem
+        return MappingProxyType(wrong)
+
+    def _value_problem(self, key: str, digest: str) -> str | None:
+        from stateregistry.streaming import digests  # lazy: only who verifies
+        from stateregistry.streaming.disk import File
+
+        if key not in self or not self[key].concrete:
+            return "is listed with a digest and has no values"
+        entry, place = self[key], self.place(key)
+        try:
+            if place is None:
+                found = digests.of_array(self._load_or_view(key))
+            else:
+                with File.reading(place.path, place.size, place.modified) as file:
+                    found = digests.of_stored(file, entry.dtype, entry.shape, place.extents)
+        except errors.FileFormatError as error:
+            return error.message
+        if found != digest:
+            return f"its bytes have the digest {found}, and had {digest} when they were written"
+        return None
+
+    def _load_or_view(self, key: str) -> np.ndarray:
+        array = self._load(key)
+        return super().view(key) if array is None else array
+
+    def _hold(self, key: str) -> None:
+        """Hold a canonical key's value against its digest, once.
+
+        Raises:
+            FileFormatError: it is not what was written, or was added by another program.
+        """
+        if not self._verifying or key in self._good or not self[key].concrete:
+            return
+        digest = self.document.by_key.get(key)
+        problem = self._value_problem(key, digest) if digest else "has no digest: another program has added it"
+        if problem is not None:
+            message = f"{self.path}: {key!r}: {problem}"
+            raise errors.FileFormatError(message, keys=(key,), hint="the file is damaged: restore it")
+        self._good.add(key)
+
+    def view(self, key: str, /) -> np.ndarray:
+        """As `StateRegistry.view`; a file that was opened with `verify=True` holds the value against its digest first."""
+        if self._verifying:
+            self._hold(self._canonical(key)[0])
+        return super().view(key)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that values come from."""
+        return (self.path,)
+
+    def place(self, key: str, /) -> Stored | None:
+        """Where in a file the value of a canonical key lies as it is: C order, little-endian; `None` where it does not."""
+        return None
+
     def read(self, key: str, /) -> np.ndarray:
         """As `StateRegistry.read`, by positioned reads where the store has them.
 
         A file that is cut short meanwhile is an error then, not a fault in a memory map.
         """
         canonical, entry = self._canonical(key)
+        self._hold(canonical)
         array = self._load(canonical) if entry.concrete else None
         return super().read(key) if array is None else array
 
@@ -170,157 +296,3 @@ def _informed(entry: Entry, told: Entry | None) -> Entry:
         rng=told.rng,
         tag=told.tag,
     )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What a format cannot say about the state it holds.
-
-    Attributes:
-        entries: by key, the fields of an entry that are not its shape and dtype.
-        names: the stored name of every key that the format's own spelling does not give.
-        aliases: alias key -> canonical key.
-        dialect: the dialect of the keys: the adapter that the state came from.
-        order: the native order, as positions in the sorted keys; empty where the file stores the entries in it.
-        extra: documents of others by name, among them the residual of a conversion.
-    """
-
-    entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    dialect: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    order: tuple[int, ...] = ()
-
-    @classmethod
-    def describe(
-        cls,
-        source: StateRegistry,
-        *,
-        names: Mapping[str, str] | None = None,
-        extra: Mapping[str, Any] | None = None,
-        ordered: bool = True,
-    ) -> Document:
-        """The document of a registry that is about to be written.
-
-        Args:
-            names: the stored names that the format's spelling does not give, by key.
-            extra: documents of others.
-            ordered: the file will store the entries in native order, so that the document need not.
-        """
-        entries = {key: _flags(entry) for key, entry in source.items()}
-        order: tuple[int, ...] = ()
-        if not ordered:
-            position = {key: index for index, key in enumerate(source)}
-            order = tuple(position[key] for key in source.native_order)
-        return cls(entries, dict(names or {}), dict(source.aliases), source.dialect, dict(extra or {}), order)
-
-    def to_json(self) -> str:
-        """Canonical JSON: sorted, no spaces.
-
-        Raises:
-            UnsupportedError: `extra` has a value that JSON does not have.
-        """
-        body: dict[str, Any] = {
-            "schema": SCHEMA, "dialect": self.dialect, "entries": self.entries, "names": self.names,
-            "aliases": self.aliases, "extra": self.extra,
-        }  # fmt: skip
-        if self.order:
-            body["order"] = self.order
-        try:
-            return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            message = f"what is to travel with the file is not JSON: {error}"
-            raise errors.UnsupportedError(message, hint="extra takes texts, numbers, lists and objects") from error
-
-    @classmethod
-    def from_json(cls, text: str, where: str) -> Document:
-        """Read a document that a file carries.
-
-        Raises:
-            FileFormatError: not JSON, another schema, or a part of the wrong type.
-        """
-        body = load_object(text, where)
-        if body.get("schema") != SCHEMA:
-            found = body.get("schema")
-            message = f"{where}: our metadata has schema {str(found)[:80]!r}, expected {SCHEMA!r}"
-            raise errors.FileFormatError(message, expected=SCHEMA, found=found, hint="update stateregistry")
-        parts = {name: body.get(name, {}) for name in ("entries", "names", "aliases", "extra")}
-        wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
-        wrong += [
-            name
-            for name in ("names", "aliases")
-            if name not in wrong and not all(isinstance(text, str) for text in parts[name].values())
-        ]
-        dialect, order = body.get("dialect", ""), body.get("order", [])
-        if not isinstance(dialect, str):
-            wrong.append("dialect")
-        if not isinstance(order, list) or not all(type(place) is int for place in order):
-            wrong.append("order")
-        if "entries" not in wrong and not all(isinstance(row, dict) for row in parts["entries"].values()):
-            wrong.append("entries")
-        if wrong:
-            raise errors.FileFormatError(f"{where}: our metadata has a part of the wrong type: {', '.join(wrong)}")
-        return cls(parts["entries"], parts["names"], parts["aliases"], dialect, parts["extra"], tuple(order))
-
-    def entry(self, key: str, shape: tuple[int, ...], dtype: str, where: str) -> Entry | None:
-        """The entry of a stored array, `None` where the document does not have it.
-
-        Raises:
-            FileFormatError: the document says of it what no entry can be.
-        """
-        row = self.entries.get(key)
-        if row is None:
-            return None
-        try:
-            kind = Kind(row.get("kind"))
-            flags = {name: row.get(name, default) for name, default in _DEFAULTS.items()}
-            if not all(isinstance(flag, bool) for flag in flags.values()) or not isinstance(row.get("tag", ""), str):
-                raise TypeError("a flag that is not true or false, or a tag that is not a text")  # noqa: TRY301
-            return Entry(kind, shape, dtype, tag=row.get("tag", ""), **flags)
-        except (ValueError, TypeError) as error:
-            message = f"{where}: our metadata of {key!r} is wrong: {error}"
-            raise errors.FileFormatError(message, keys=(key,)) from error
-
-
-def load_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """The object that a JSON text of ours is.
-
-    Raises:
-        FileFormatError: not JSON, no object, or an object with one name twice.
-    """
-    try:
-        body = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        message = f"{where}: our metadata is not JSON: {reason}"
-        raise errors.FileFormatError(message, hint="the file was cut or edited: restore it") from error
-    if not isinstance(body, dict):
-        message = f"{where}: our metadata is a JSON {type(body).__name__}, expected an object"
-        raise errors.FileFormatError(message, hint="the file was cut or edited: restore it")
-    return body
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        message = f"the name {str(first_repeated(name for name, _ in pairs))[:80]!r} stands twice in one object"
-        raise ValueError(message)
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    message = f"{text} is not JSON"
-    raise ValueError(message)
-
-
-_DEFAULTS = {"trainable": False, "persistent": True, "rng": False, "inferred": False}
-
-
-def _flags(entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = {"kind": entry.kind.value}
-    row |= {name: getattr(entry, name) for name, default in _DEFAULTS.items() if getattr(entry, name) is not default}
-    if entry.tag:
-        row["tag"] = entry.tag
-    return row

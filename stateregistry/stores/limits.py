@@ -25,6 +25,8 @@ class Limits:
         name_chars: characters of the name of one array.
         document_bytes: our own metadata, residual included.
         archive_members: members of a zip archive.
+        inflation: bytes that the compressed members of an archive hold for each byte of the file; the first 64 MiB are free.
+        npy_header_bytes: the header of one array of an `.npz` archive; NumPy stops at 10,000.
         pickle_bytes: the `data.pkl` of a torch archive, which holds no values.
         pickle_steps: instructions in it; torch writes 30 for each tensor.
         pickle_stack: values on its stack, and marks open at once.
@@ -41,6 +43,8 @@ class Limits:
     name_chars: int = 4096
     document_bytes: int = 100_000_000
     archive_members: int = 1_000_000
+    inflation: int = 100
+    npy_header_bytes: int = 10_000
     pickle_bytes: int = 256 * 2**20
     pickle_steps: int = 5_000_000
     pickle_stack: int = 1_000_000

@@ -11,7 +11,7 @@ import mmap
 import os
 import stat
 import weakref
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class MappedFile:
 
     Attributes:
         path: as given.
-        size: the bytes that it had when it was opened.
+        size: the bytes that it had when it was opened. modified: when it had been changed last, in nanoseconds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,11 +56,23 @@ class MappedFile:
             what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise errors.FileAccessError(f"{path}: is {what}", hint="give the path of a checkpoint file")
         self.size = status.st_size
+        self.modified = status.st_mtime_ns
 
     def close(self) -> None:
         """Release the file. Views that were handed out keep the map alive until they are gone."""
         self._map = None
         self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def absolute(self) -> str:
+        """The path, for a worker whose current directory is another one."""
+        return os.path.abspath(self.path)  # noqa: PTH100  # links stay as they are
 
     @property
     def closed(self) -> bool:

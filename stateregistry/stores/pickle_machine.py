@@ -46,6 +46,23 @@ class Name:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Class:
+    """A global that the caller's table knows: a class of plain records, which become `Record`s."""
+
+    name: str
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Record:
+    """An object of a known class: what the file says of it. As a key of a mapping it is equal to itself alone."""
+
+    name: str
+    state: object = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A global that nobody knows, or what would have come of calling it."""
 
@@ -77,6 +94,7 @@ class Machine:
         persistent: makes the value of a persistent id.
         where: the file, for messages.
         limits: steps and stack.
+        begin: where in `data` the pickle begins. whole: it has to end where `data` ends.
         unknown: names of the globals that are not in `known`, in the order of the file.
     """
 
@@ -85,12 +103,22 @@ class Machine:
     persistent: Callable[[object], object]
     where: str
     limits: Limits
+    begin: int = 0
+    whole: bool = True
     unknown: dict[str, None] = field(default_factory=dict)
     _at: int = 0
     _stack: list[Any] = field(default_factory=list)
     _below: list[list[Any]] = field(default_factory=list)
     _memo: dict[int, Any] = field(default_factory=dict)
     _height: int = 0  # values on the stacks in `_below`
+
+    def __post_init__(self) -> None:
+        self._at = self.begin
+
+    @property
+    def end(self) -> int:
+        """Where in `data` the pickle ended, once it ran."""
+        return self._at
 
     def run(self) -> Any:
         """The value of the pickle, made of `Table`, list, tuple, scalars and what the caller's functions return.
@@ -145,12 +173,13 @@ class Machine:
                     self._refuse_code(code)
                 step()
             steps += _STRIDE
-            if self._height + len(self._stack) + len(self._below) > self.limits.pickle_stack:
+            # An open mark is a list, which takes the memory of several values.
+            if self._height + len(self._stack) + 2 * len(self._below) > self.limits.pickle_stack:
                 self._fail(f"puts more than pickle_stack={self.limits.pickle_stack:,} values on the stack")
         self._fail(f"takes more than pickle_steps={self.limits.pickle_steps:,} steps")
 
     def _stop(self) -> Any:
-        if self._at != len(self.data):
+        if self.whole and self._at != len(self.data):
             self._fail(f"ends {len(self.data) - self._at:,} bytes before its record does")
         if len(self._stack) != 1 or self._below:
             self._fail("leaves values on the stack")
@@ -392,11 +421,17 @@ class Machine:
         self._stack[-1] = Unknown(target.name) if unknown else target.build(args)
 
     def _new_object(self) -> None:
-        self._stack.pop()
-        self._made_of(self._stack.pop())
+        args = self._stack.pop()
+        cls = self._stack.pop()
+        if type(cls) is Class and args == ():
+            self._stack.append(Record(cls.name))
+        else:
+            self._made_of(cls)
 
     def _new_object_with_names(self) -> None:
-        self._stack.pop()
+        names = self._stack.pop()
+        if names != {}:
+            self._stack[-1] = names  # arguments by name: no record is made with any
         self._new_object()
 
     def _made_of(self, cls: object) -> None:
@@ -407,8 +442,13 @@ class Machine:
         self._stack.append(cls)
 
     def _build(self) -> None:
-        self._stack.pop()
+        state = self._stack.pop()
         target = self._stack[-1]
+        if type(target) is Record:
+            if target.state is not None:
+                self._fail(f"says twice what a {target.name} is")
+            target.state = state
+            return
         if not isinstance(target, (Table, Unknown, Other)):
             self._fail(f"sets attributes of a {_shown(target)}")
 
@@ -423,11 +463,11 @@ def _is_key(key: object) -> bool:
     """Scalars, and flat tuples of them: hashing a tuple that nests deep would overflow the C stack."""
     if type(key) is tuple:
         return len(key) <= 16 and all(type(part) in _SCALARS for part in key)
-    return type(key) in _SCALARS
+    return type(key) in _SCALARS or type(key) is Record
 
 
 def _shown(value: object) -> str:
-    return value.name if isinstance(value, (Function, Name, Unknown)) else type(value).__name__
+    return value.name if isinstance(value, (Function, Name, Class, Record, Unknown)) else type(value).__name__
 
 
 #: Instructions that exist to make objects of classes: nothing that torch writes has them.

@@ -1,49 +1,57 @@
 """The safetensors store: a reader and a writer of our own, because streaming needs both. This module is the store.
 
-Reading is lazy: the header when the file is opened, values memory-mapped when they are viewed. Writing streams one
-value at a time, C-contiguous and little-endian, whatever layout the source has. Kinds, flags, aliases and native order
-travel in `__metadata__["stateregistry"]`; every other reader of the format sees an ordinary file.
-Refuses what the format cannot hold before it writes. Imports no framework and not the `safetensors` library.
+Reading is lazy: headers when the file is opened, values memory-mapped when they are viewed. A sharded checkpoint is opened
+by its index, or by the directory that has one. Writing streams, C-contiguous and little-endian, whatever layout the source
+has. Kinds, flags, aliases, native order and digests travel in `__metadata__["stateregistry"]`; every other reader of the
+format sees an ordinary file. Refuses what the format cannot hold before it writes. Imports no framework and not the
+`safetensors` library.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.entry import DTYPES, Entry, numpy_dtype
-from stateregistry.stores import bits
+from stateregistry.entry import Entry, numpy_dtype
+from stateregistry.stores import bits, safetensors_index
 from stateregistry.stores.base import Document, FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
-from stateregistry.stores.names import names_of
-from stateregistry.stores.safetensors_header import NAME_OF, Header, build_header, header_length, parse_header
+from stateregistry.stores.safetensors_header import Header, header_length, parse_header
+from stateregistry.stores.safetensors_layout import INDEX_SUFFIX, METADATA_NAME, layout
+from stateregistry.streaming.digests import NONE_YET, of_text
+from stateregistry.streaming.task import Stored as Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from stateregistry.registry import StateRegistry
 
+__all__ = ["METADATA_NAME", "dialect", "install", "layout", "name", "open", "open_within", "sniff", "suffixes", "write"]
+
 name = "safetensors"
-suffixes = (".safetensors",)
+suffixes = (".safetensors", INDEX_SUFFIX)
 install = "nothing to install"
 dialect = ""
 
-#: The text of `__metadata__` that is ours.
-METADATA_NAME = "stateregistry"
 #: A header that a file of this format can plausibly have; beyond it, another format begins with 8 odd bytes.
 _PLAUSIBLE_HEADER = 1 << 32
 
 
 def sniff(path: Path, head: bytes, /) -> bool:  # the Store protocol has it
-    """Whether a file begins with the length of a header and a `{`."""
+    """Whether a file begins with the length of a header and a `{`, or is the index of such files; or a directory has one."""
+    if not head:
+        return path.is_dir() and safetensors_index.in_folder(path) is not None
+    if safetensors_index.looks_like_it(path, head):
+        return True
     if len(head) < 9 or head[8:9] != b"{":
         return False
     length: int = struct.unpack("<Q", head[:8])[0]
@@ -51,60 +59,108 @@ def sniff(path: Path, head: bytes, /) -> bool:  # the Store protocol has it
 
 
 def open(path: Path, /) -> SafetensorsRegistry:  # noqa: A001  # the name that the Store protocol has
-    """A lazy, read-only registry over a file.
+    """A lazy, read-only registry over a file, or over the shards that an index names.
 
     Raises:
         FileMissingError, FileAccessError, FileFormatError; KeyPathError, DuplicateKeyError (names that give no keys).
+        UnsafeFileError: an index that leads out of its directory.
     """
     return open_within(path, DEFAULT)
 
 
 def open_within(path: Path, limits: Limits, /) -> SafetensorsRegistry:
     """As `open`, with limits other than the defaults."""
-    file = MappedFile(path)
+    listed = safetensors_index.in_folder(path) if path.is_dir() else None
+    index = listed or path
+    with MappedFile(index) as first, collector_paused():
+        head = first.read(0, min(4096, first.size))
+        if not safetensors_index.looks_like_it(index, head):
+            if listed is not None:
+                raise errors.FileFormatError(f"{index}: is no index of safetensors files", hint="restore it")
+            return _over([path], path, None, limits)
+        found = safetensors_index.read(first, index, limits)
+    with collector_paused():
+        return _over([found.folder / shard for shard in found.shards], path, found, limits)
+
+
+def _over(
+    paths: Sequence[Path], path: Path, index: safetensors_index.Index | None, limits: Limits
+) -> SafetensorsRegistry:
+    files: list[MappedFile] = []
     try:
-        with collector_paused():
-            return _registry(file, limits)
+        headers = []
+        for one in paths:
+            files.append(MappedFile(one))
+            headers.append(_header(files[-1], limits))
+            limits.check("entries", sum(len(header.names) for header in headers), f"{path}: number of arrays")
+        if index is not None:
+            index.check([header.names for header in headers])
+        return SafetensorsRegistry(path, files, headers, _document(path, headers, index, limits), index)
     except BaseException:
-        file.close()
+        for file in files:
+            file.close()
         raise
 
 
-def _registry(file: MappedFile, limits: Limits) -> SafetensorsRegistry:
+def _header(file: MappedFile, limits: Limits) -> Header:
     where = str(file.path)
     length = header_length(file.read(0, min(8, file.size)), file.size, where, limits)
-    header = parse_header(file.read(8, length), file.size, where, limits)
-    own = header.metadata.get(METADATA_NAME)
-    if own is None:
-        return SafetensorsRegistry(file, header, None)
-    limits.check("document_bytes", len(own), f"{where}: length of our metadata")
-    return SafetensorsRegistry(file, header, Document.from_json(own, where))
+    return parse_header(file.read(8, length), file.size, where, limits)
+
+
+def _document(
+    path: Path, headers: Sequence[Header], index: safetensors_index.Index | None, limits: Limits
+) -> Document | None:
+    """What our metadata says of all: that of the index, else of the files where all have some."""
+    texts = [header.metadata.get(METADATA_NAME) for header in headers]
+    if index is not None and index.document is not None:
+        texts = [index.document]
+    if not texts or any(text is None for text in texts):
+        return None
+    documents = []
+    for text in texts:
+        limits.check("document_bytes", len(str(text)), f"{path}: length of our metadata")
+        documents.append(Document.from_json(str(text), str(path)))
+    return documents[0] if len(documents) == 1 else safetensors_index.merged(documents)
 
 
 @final
 class SafetensorsRegistry(FileRegistry):
-    """A registry over one safetensors file.
+    """A registry over one safetensors file, or over all shards of a checkpoint.
 
     Attributes:
-        metadata: the texts of `__metadata__`, ours included.
+        metadata: the texts of `__metadata__`, ours included; of shards, those that all of them have.
     """
 
     adapter: ClassVar[str] = name
 
-    def __init__(self, file: MappedFile, header: Header, document: Document | None) -> None:
-        bare = "torch" if header.metadata.get("format") == "pt" else dialect
-        super().__init__(file.path, dialect=bare, document=document)
-        stored = Stored(
-            header.names, header.shapes, header.dtypes, opaque=header.opaque, dialect=bare, document=document
-        )
-        listing = list_stored(stored, str(file.path))
-        self.metadata = MappingProxyType(dict(header.metadata))
-        self._file = file
+    def __init__(
+        self,
+        path: Path,
+        files: Sequence[MappedFile],
+        headers: Sequence[Header],
+        document: Document | None,
+        index: safetensors_index.Index | None = None,
+    ) -> None:
+        shared = [set(header.metadata.items()) for header in headers]
+        metadata = dict(set.intersection(*shared)) if shared else {}
+        bare = "torch" if metadata.get("format") == "pt" else dialect
+        super().__init__(path, dialect=bare, document=document)
+        one = headers[0] if len(headers) == 1 else None
+        names = one.names if one else [name for header in headers for name in header.names]
+        shapes = one.shapes if one else [shape for header in headers for shape in header.shapes]
+        dtypes = one.dtypes if one else [dtype for header in headers for dtype in header.dtypes]
+        opaque = {name: reason for header in headers for name, reason in header.opaque.items()}
+        listing = list_stored(Stored(names, shapes, dtypes, opaque=opaque, dialect=bare, document=document), str(path))
+        self.metadata = MappingProxyType(metadata)
+        self._open_files, self._index = tuple(files), index
+        self._texts = tuple(header.metadata.get(METADATA_NAME) for header in headers)
         self._listed_entries = listing.entries
         self._tied = listing.aliases
         self._unknown_dtypes = listing.opaque
         self._names = listing.stored
-        self._starts = dict(zip(listing.keys, header.starts, strict=True))
+        starts = ((number, start) for number, header in enumerate(headers) for start in header.starts)
+        self._starts = dict(zip(listing.keys, starts, strict=True))
 
     def _entries(self) -> Mapping[str, Entry]:
         return self._listed_entries
@@ -120,60 +176,64 @@ class SafetensorsRegistry(FileRegistry):
         """The name that each entry has inside the file, by key."""
         return MappingProxyType(dict(self._names))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read: the shards, and their index."""
+        shards = tuple(file.path for file in self._open_files)
+        return shards if self._index is None else (*shards, self._index.path)
+
+    def place(self, key: str, /) -> Place | None:
+        """Where the value lies."""
+        if sys.byteorder == "big":
+            return None
+        number, start = self._starts[key]
+        entry, file = self._listed_entries[key], self._open_files[number]
+        where = f"{file.path}: {key!r}"
+        return Place(file.absolute, file.size, file.modified, ((start, entry.nbytes),), entry.dtype, where)
+
     def _read(self, key: str, /) -> np.ndarray:
         entry = self._listed_entries[key]
-        raw = self._file.view(self._starts[key], entry.nbytes)
+        number, start = self._starts[key]
+        raw = self._open_files[number].view(start, entry.nbytes)
         return bits.decode(raw, entry.shape, entry.dtype, "little", f"{self.path}: {key!r}")
 
     def _load(self, key: str, /) -> np.ndarray:
         entry = self._listed_entries[key]
         array = np.empty(entry.shape, numpy_dtype(entry.dtype))
-        self._file.copy_into(array, self._starts[key])
+        number, start = self._starts[key]
+        self._open_files[number].copy_into(array, start)
         return bits.settle(array, "little", f"{self.path}: {key!r}")
 
+    def _frame_problem(self) -> str | None:
+        for file, text in zip(self._open_files, self._texts, strict=True):
+            frame = Document.from_json(text, str(file.path)).frame if text is not None else ""
+            if not frame:
+                return f"the header of {file.path.name} carries no digest"
+            length: int = struct.unpack("<Q", file.read(0, 8))[0]
+            # The digest was made with zeros where it stands itself.
+            raw = file.read(0, 8 + length).replace(frame.encode(), NONE_YET.encode(), 1)
+            if of_text(raw) != frame:
+                return f"the header of {file.path.name} is not what was written"
+        return None if self._index is None else self._index.problem()
+
     def close(self) -> None:
-        """Release the file. Idempotent."""
-        self._file.close()
+        """Release the files. Idempotent."""
+        for file in self._open_files:
+            file.close()
 
 
 def write(path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
     """Write every entry of `source` to `path`, one value at a time, in native order within each width of element.
 
-    The format allows no hole between arrays, so 8-byte elements come first and 1-byte elements last: every array
-    is aligned to its element, which torch needs to view it. The native order is in our metadata where it differs.
-
     Raises:
         UnsupportedError: a dtype that the format does not have, or a header beyond what it allows.
         KeyPathError: a key that cannot name an array. FileAccessError: writing failed.
     """
-    rows, metadata = _plan(source, extra)
-    header = build_header([(stored, entry.dtype, entry.shape, entry.nbytes) for _, stored, entry in rows], metadata)
-    try:
-        with path.open("wb") as file:
-            file.write(header)
-            for key, _, entry in rows:
-                file.write(bits.encode(source.view(key)))
-                progress(key, entry.nbytes)
-    except errors.StateError:
-        raise
-    except OSError as error:
-        raise errors.FileAccessError(f"{path}: writing failed: {error.strerror or error}") from error
+    if path.name.endswith(INDEX_SUFFIX):
+        message = f"{path}: is the name of an index of shards"
+        raise errors.UnsupportedError(
+            message, hint="say how large they are to be, shard_bytes=, or name a .safetensors"
+        )
+    from stateregistry.stores.streamed import fill  # lazy: the engine, for who writes
 
-
-def _plan(source: StateRegistry, extra: Mapping[str, Any]) -> tuple[list[tuple[str, str, Entry]], dict[str, str]]:
-    """Key, stored name and entry of every array in the order of the file, and the texts of `__metadata__`."""
-    entries = dict(source.items())
-    wrong = tuple(key for key, entry in entries.items() if entry.dtype not in NAME_OF)
-    if wrong:
-        listed = ", ".join(f"{key!r} ({entries[key].dtype})" for key in wrong[:5])
-        message = f"the safetensors format has no dtype for {len(wrong)} entries: {listed}"
-        hint = "write a .pt file, which has them, or cast them with sr.cast"
-        raise errors.UnsupportedError(message, keys=wrong, hint=hint)
-    native = source.native_order
-    order = sorted(native, key=lambda key: -DTYPES[entries[key].dtype])
-    stored, exact = names_of(order)
-    document = Document.describe(source, names=exact, extra=extra, ordered=tuple(order) == native)
-    metadata = {METADATA_NAME: document.to_json()}
-    if document.dialect == "torch":
-        metadata["format"] = "pt"  # transformers asks for it
-    return [(key, stored[key], entries[key]) for key in order], metadata
+    fill(path, layout(path, source, extra=extra, shard_bytes=None), source, progress)

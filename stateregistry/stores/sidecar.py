@@ -27,6 +27,7 @@ from stateregistry.stores.atomic import replacing
 from stateregistry.stores.base import Document, load_object
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.mapped import MappedFile
+from stateregistry.streaming.digests import NONE_YET, of_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,9 +145,31 @@ def _write(path: Path, new: _Described, before: _Described | None = None) -> Non
     body = _body(new)
     if before is not None:
         body["before"] = _body(before)
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = _sealed(body)
     with replacing(sidecar_path(path), overwrite=True) as temporary:
         temporary.write_text(f"{text}\n", encoding="ascii")
+
+
+def _sealed(body: dict[str, Any]) -> str:
+    """The text with a digest of itself, made with zeros in its place."""
+    blank = json.dumps({**body, "sum": NONE_YET}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(
+        {**body, "sum": of_text(blank.encode())}, sort_keys=True, separators=(",", ":"), ensure_ascii=True
+    )
+
+
+def problem(path: Path, /) -> str | None:
+    """What is wrong with the sidecar of a file, held against its own digest; `None` where nothing is."""
+    beside = _found(path)
+    if beside is None:
+        return "its sidecar is gone"
+    text = beside.read_text(encoding="ascii", errors="replace").removesuffix("\n")
+    found = load_object(text, str(beside)).get("sum")
+    if not isinstance(found, str):
+        return f"{beside.name} carries no digest"
+    if of_text(text.replace(found, NONE_YET, 1).encode(errors="replace")) != found:
+        return f"{beside.name} is not what was written"
+    return None
 
 
 def _body(row: _Described) -> dict[str, Any]:
@@ -175,15 +198,36 @@ def replacing_pair(path: Path, document: Document, /, *, overwrite: bool = False
     with ExitStack() as undo:
         with replacing(path, overwrite=overwrite) as temporary:
             yield temporary
-            new = _Described(Fingerprint.of(temporary), document)
-            beside = sidecar_path(path)
-            old = beside.read_bytes() if beside.exists() else None
-            before = _present(path)
-            undo.callback(_put_back, beside, old)
-            _write(path, new, before)
+            new, before = _prepare(path, temporary, document, undo)
         undo.pop_all()  # the file is committed, and described
     if before is not None:
         _write(path, new)
+
+
+@contextmanager
+def describing(path: Path, new_file: Path, document: Document, /) -> Iterator[None]:
+    """A block in which `new_file` becomes `path`: the sidecar describes both while it runs, and the new one after it.
+
+    Raises:
+        FileAccessError: the sidecar cannot be written. The block fails: it is as it was.
+    """
+    with ExitStack() as undo:
+        new, before = _prepare(path, new_file, document, undo)
+        yield
+        undo.pop_all()
+    if before is not None:
+        _write(path, new)
+
+
+def _prepare(path: Path, new_file: Path, document: Document, undo: ExitStack) -> tuple[_Described, _Described | None]:
+    """Commit a sidecar that describes the new file and the one that is there; `undo` puts the old sidecar back."""
+    new = _Described(Fingerprint.of(new_file), document)
+    beside = sidecar_path(path)
+    old = beside.read_bytes() if beside.exists() else None
+    before = _present(path)
+    undo.callback(_put_back, beside, old)
+    _write(path, new, before)
+    return new, before
 
 
 def _put_back(beside: Path, old: bytes | None) -> None:

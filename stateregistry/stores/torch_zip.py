@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, final
 
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.entry import DTYPES, Entry, Kind, numpy_dtype
+from stateregistry.entry import DTYPES, Entry, numpy_dtype
 from stateregistry.stores import bits
 from stateregistry.stores.base import Document, FileRegistry
 from stateregistry.stores.collector import collector_paused
-from stateregistry.stores.kinds import TRAINABLE
 from stateregistry.stores.limits import DEFAULT, Limits
-from stateregistry.stores.listing import Stored, list_stored
+from stateregistry.stores.listing import list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.pickle_machine import Machine, Table
-from stateregistry.stores.torch_objects import Absent, Allowlist, Storage, StorageType, Tensor, width_of
-from stateregistry.stores.torch_tree import describe_opaque, select_state
-from stateregistry.stores.zip_archive import LOCAL_MAGIC, Member, read_directory, read_member, require_stored
+from stateregistry.stores.torch_listing import stored_of
+from stateregistry.stores.torch_objects import Allowlist, Storage, StorageType, Tensor, width_of
+from stateregistry.stores.torch_tree import select_state
+from stateregistry.stores.zip_archive import LOCAL_MAGIC, Bytes, Member, read_directory, read_member, require_stored
+from stateregistry.streaming.task import Stored as Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 RECORD: Final = "stateregistry.json"
 _PICKLE = "/data.pkl"
 #: What the format before zip begins with: a pickle of protocol 2 with a magic number of ten bytes.
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 #: First instructions of a pickle that holds an object: containers, globals, frames, texts.
 _PICKLE_STARTS = frozenset(b"}])(c\x95\x8c\x8a\x8fXKGNU")
 
@@ -51,10 +54,11 @@ def sniff_torch(path: Path, head: bytes, /) -> bool:
     """
     if head[:4] == LOCAL_MAGIC:
         return _first_name(head).endswith(_PICKLE) or _has_pickle(path)
-    return _is_bare_pickle(head)
+    return is_bare_pickle(head)
 
 
-def _is_bare_pickle(head: bytes) -> bool:
+def is_bare_pickle(head: bytes) -> bool:
+    """Whether a file begins as a pickle does, that of the legacy format included."""
     # The length of a safetensors header can begin with the same bytes; its ninth is the '{' of the JSON.
     begins = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     return begins and head[2:3] != b"" and head[2] in _PICKLE_STARTS and head[8:9] != b"{"
@@ -108,28 +112,59 @@ def _open(file: MappedFile, part: str, limits: Limits) -> TorchFileRegistry:
     head = file.read(0, min(file.size, 4096))
     if head[:4] != LOCAL_MAGIC:
         _refuse_old(file, head, limits)
+    archive = read_archive(file, limits)
+    document = _document(file, archive.members, archive.folder, limits) if not part else None
+    state = select_state(archive.root, part, where, limits)
+    limits.check("entries", len(state), f"{where}: number of arrays")
+    return TorchFileRegistry(file, state, archive.records, archive.order, document, limits)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """One archive of torch.
+
+    Attributes:
+        members: by name. folder: the one that all of them are in.
+        root: what it holds, made of inert values.
+        records: where the bytes of each storage lie, by its key. order: of the bytes of one element.
+    """
+
+    members: Mapping[str, Member]
+    folder: str
+    root: object
+    records: Mapping[str, Member]
+    order: ByteOrder
+
+
+def read_archive(file: Bytes, limits: Limits) -> Archive:
+    """What lies in a file, or a stretch of one, that begins as a zip archive.
+
+    Raises:
+        UnsafeFileError: reading it would run code from it. FileFormatError: truncated, damaged or over a limit.
+    """
+    where = str(file.path)
     members = read_directory(file, limits)
     folder = _folder(members, where)
     require_stored(members, where)
     order = _byte_order(file, members, folder)
-    document = _document(file, members, folder, limits) if not part else None
     reader = _Records(members, folder, where)
     pickle = members[f"{folder}{_PICKLE}"]
     limits.check("pickle_bytes", pickle.size, f"{where}: length of the pickle")
     allowed = Allowlist(where, limits)
     root = Machine(read_member(file, pickle), allowed.known, reader.storage, where, limits).run()
-    state = select_state(root, part, where, limits)
-    limits.check("entries", len(state), f"{where}: number of arrays")
-    return TorchFileRegistry(file, state, reader.records, order, document, limits)
+    return Archive(members, folder, root, reader.records, order)
 
 
 def _refuse_old(file: MappedFile, head: bytes, limits: Limits) -> NoReturn:
     where = str(file.path)
     hint = "save it again: torch.save(torch.load(path, weights_only=True), new_path), with torch 1.6 or later"
-    if head.startswith(_LEGACY):
-        message = f"{where}: is in the torch format from before 1.6, which is read by torch alone"
+    if head.startswith(LEGACY):
+        message = (
+            f"{where}: is in the torch format from before 1.6, which torch itself has to read: sr.open(path) asks it"
+        )
         raise errors.FileFormatError(message, expected="a zip archive", found="the legacy format", hint=hint)
-    if _is_bare_pickle(head):
+    if is_bare_pickle(head):
         limits.check("pickle_bytes", file.size, f"{where}: length of the pickle")
         Machine(file.read(0, file.size), Allowlist(where, limits).known, lambda _: None, where, limits).run()
         message = f"{where}: is a bare Python pickle, not a torch archive"
@@ -153,7 +188,7 @@ def _folder(members: Mapping[str, Member], where: str) -> str:
     return first
 
 
-def _byte_order(file: MappedFile, members: Mapping[str, Member], folder: str) -> ByteOrder:
+def _byte_order(file: Bytes, members: Mapping[str, Member], folder: str) -> ByteOrder:
     member = members.get(f"{folder}/byteorder")
     text = read_member(file, member) if member is not None and member.size <= 16 else b""
     if member is None or text == b"little":
@@ -239,7 +274,7 @@ class TorchFileRegistry(FileRegistry):
         limits.check("name_chars", longest, f"{file.path}: length of a name")
         # None is absence, as in a module: `register_buffer(name, None)` has no value to save.
         values = {name: value for name, value in state.items() if value is not None}
-        listing = list_stored(_stored(values, document), str(file.path))
+        listing = list_stored(stored_of(values, document), str(file.path))
         tensors = dict(zip(listing.keys, values.values(), strict=True))
         self._file = file
         self._order = order
@@ -264,53 +299,43 @@ class TorchFileRegistry(FileRegistry):
         """The name that each entry has inside the file, by key."""
         return MappingProxyType(dict(self._names))
 
+    def place(self, key: str, /) -> Place | None:
+        """Where the value lies, `None` for one that is not stored as it is: strided, flipped or in another byte order."""
+        tensor = self._tensors[key]
+        if sys.byteorder == "big" or self._order == "big" or tensor.conjugate or tensor.negative:
+            return None
+        if 0 in tensor.shape or not is_contiguous(tensor):
+            return None
+        begin, _ = span_of(tensor, self._records)
+        nbytes = math.prod(tensor.shape) * DTYPES[tensor.dtype]
+        where, file = f"{self.path}: {key!r}", self._file
+        return Place(file.absolute, file.size, file.modified, ((begin, nbytes),), tensor.dtype, where)
+
     def _read(self, key: str, /) -> np.ndarray:
         tensor = self._tensors[key]
-        begin, nbytes = self._span(tensor)
-        return self._shaped(self._file.view(begin, nbytes), tensor, key)
+        begin, nbytes = span_of(tensor, self._records)
+        return shaped(self._file.view(begin, nbytes), tensor, self._order, f"{self.path}: {key!r}")
 
     def _load(self, key: str, /) -> np.ndarray:
         tensor = self._tensors[key]
-        begin, nbytes = self._span(tensor)
+        begin, nbytes = span_of(tensor, self._records)
         plain = not (tensor.conjugate or tensor.negative) and nbytes == math.prod(tensor.shape) * DTYPES[tensor.dtype]
-        if plain and _is_contiguous(tensor):
+        if plain and is_contiguous(tensor):
             array = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
             self._file.copy_into(array, begin)
             return bits.settle(array, self._order, f"{self.path}: {key!r}")
         raw = np.empty(nbytes, np.uint8)
         self._file.copy_into(raw, begin)
-        return np.array(self._shaped(raw, tensor, key), order="C", copy=True)
-
-    def _span(self, tensor: Tensor) -> tuple[int, int]:
-        """Where in the file the first element lies, and the bytes from it to the last one."""
-        width = DTYPES[tensor.dtype]
-        if 0 in tensor.shape:
-            return 0, 0
-        reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-        return self._records[tensor.storage.key].offset + tensor.offset * width, (reach + 1) * width
-
-    def _shaped(self, raw: np.ndarray, tensor: Tensor, key: str) -> np.ndarray:
-        """The bytes of a span as the array that lies in them."""
         where = f"{self.path}: {key!r}"
-        width = DTYPES[tensor.dtype]
-        if not raw.size or _is_contiguous(tensor):
-            array = bits.decode(raw, tensor.shape, tensor.dtype, self._order, where)
-        else:
-            flat = bits.in_order(raw, tensor.dtype, self._order)
-            strides = tuple(step * width for step in tensor.stride)
-            # NumPy checks once more that every stride stays inside the buffer.
-            array = np.ndarray(tensor.shape, numpy_dtype(tensor.dtype), buffer=flat, strides=strides)
-            bits.check_bools(array, tensor.dtype, where)
-        if tensor.conjugate or tensor.negative:
-            array = bits.flipped(array, conjugate=tensor.conjugate, negative=tensor.negative)
-        return array
+        return np.array(shaped(raw, tensor, self._order, where), order="C", copy=True)
 
     def close(self) -> None:
         """Release the file. Idempotent."""
         self._file.close()
 
 
-def _is_contiguous(tensor: Tensor) -> bool:
+def is_contiguous(tensor: Tensor) -> bool:
+    """Whether the elements of a tensor lie in C order without holes."""
     expected = 1
     for size, step in zip(reversed(tensor.shape), reversed(tensor.stride), strict=True):
         if size != 1 and step != expected:
@@ -319,46 +344,26 @@ def _is_contiguous(tensor: Tensor) -> bool:
     return True
 
 
-def _stored(values: Mapping[str, object], document: Document | None) -> Stored:
-    shapes: list[tuple[int, ...]] = []
-    dtypes: list[str | None] = []
-    opaque: dict[str, str] = {}
-    declared: dict[str, Entry] = {}
-    abstract: set[str] = set()
-    aliases: dict[str, str] = {}
-    places: dict[object, str] = {}
-    for name, value in values.items():
-        if not isinstance(value, (Tensor, Absent)):
-            opaque[name] = describe_opaque(name, value)
-            shapes.append(())
-            dtypes.append(None)
-            continue
-        shapes.append(value.shape)
-        dtypes.append(value.dtype)
-        if value.parameter or value.buffer:
-            declared[name] = _declared(value)
-        if isinstance(value, Absent):
-            abstract.add(name)
-        elif 0 not in value.shape:
-            first = places.setdefault(_place(value), name)
-            if first != name:
-                aliases[name] = first
-    return Stored(
-        tuple(values), shapes, dtypes, opaque=opaque, declared=declared, aliases=aliases, abstract=frozenset(abstract),
-        dialect="torch", document=document,
-    )  # fmt: skip
+def span_of(tensor: Tensor, records: Mapping[str, Member]) -> tuple[int, int]:
+    """Where in the file the first element lies, and the bytes from it to the last one."""
+    width = DTYPES[tensor.dtype]
+    if 0 in tensor.shape:
+        return 0, 0
+    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
+    return records[tensor.storage.key].offset + tensor.offset * width, (reach + 1) * width
 
 
-def _declared(value: Tensor | Absent) -> Entry:
-    if value.buffer:
-        return Entry(Kind.BUFFER, value.shape, value.dtype, tag="buffer")
-    trainable = value.requires_grad and value.dtype in TRAINABLE
-    return Entry(Kind.PARAMETER, value.shape, value.dtype, trainable=trainable)
-
-
-def _place(value: Tensor) -> object:
-    """What two names share when a write to one of them, in torch, is seen at the other."""
-    # The stride of an axis of one element is never taken.
-    stride = tuple(step if size > 1 else 0 for size, step in zip(value.shape, value.stride, strict=True))
-    bent = value.conjugate, value.negative
-    return value.storage.key, value.dtype, value.offset, value.shape, stride, bent
+def shaped(raw: np.ndarray, tensor: Tensor, order: ByteOrder, where: str) -> np.ndarray[Any, Any]:
+    """The bytes of a span as the array that lies in them; a view of them where nothing has to be turned."""
+    width = DTYPES[tensor.dtype]
+    if not raw.size or is_contiguous(tensor):
+        array = bits.decode(raw, tensor.shape, tensor.dtype, order, where)
+    else:
+        flat = bits.in_order(raw, tensor.dtype, order)
+        strides = tuple(step * width for step in tensor.stride)
+        # NumPy checks once more that every stride stays inside the buffer.
+        array = np.ndarray(tensor.shape, numpy_dtype(tensor.dtype), buffer=flat, strides=strides)
+        bits.check_bools(array, tensor.dtype, where)
+    if tensor.conjugate or tensor.negative:
+        array = bits.flipped(array, conjugate=tensor.conjugate, negative=tensor.negative)
+    return array

@@ -10,15 +10,15 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, Protocol, final
 
 from stateregistry import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from stateregistry.stores.limits import Limits
-    from stateregistry.stores.mapped import MappedFile
 
 LOCAL_MAGIC = b"PK\x03\x04"
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -28,6 +28,21 @@ _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
 _ENCRYPTED = 0x2041  # encrypted, strongly encrypted, headers masked
 _SIZES_FOLLOW = 0x0008
+
+
+class Bytes(Protocol):
+    """A file, or a stretch of one, that is read at positions."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Some of them, copied."""
 
 
 @final
@@ -41,6 +56,7 @@ class Member:
         size: how many they are, as they lie in the file.
         crc: the CRC-32 of what they hold, as the directory gives it.
         method: how they are compressed; 0 for not at all.
+        full: how many bytes they hold, as the directory gives it; `size` where they are not compressed.
     """
 
     name: str
@@ -48,9 +64,10 @@ class Member:
     size: int
     crc: int
     method: int
+    full: int
 
 
-def read_directory(file: MappedFile, limits: Limits) -> Mapping[str, Member]:
+def read_directory(file: Bytes, limits: Limits) -> Mapping[str, Member]:
     """The members of an archive by name, in the order of the file.
 
     Raises:
@@ -81,7 +98,7 @@ def read_directory(file: MappedFile, limits: Limits) -> Mapping[str, Member]:
             _fail(where, f"the member {row.name!r} has {row.packed:,} bytes, and its archive ends before")
         if row.name in members:
             _fail(where, f"the member {row.name!r} stands twice")
-        members[row.name] = Member(row.name, begin, row.packed, row.crc, row.method)
+        members[row.name] = Member(row.name, begin, row.packed, row.crc, row.method, row.size)
     return members
 
 
@@ -98,7 +115,7 @@ def require_stored(members: Mapping[str, Member], where: str) -> None:
         raise errors.FileFormatError(message, expected=0, found=found.method, hint=hint)
 
 
-def read_member(file: MappedFile, member: Member) -> bytes:
+def read_member(file: Bytes, member: Member) -> bytes:
     """The bytes of a small member, held against their CRC.
 
     Raises:
@@ -115,7 +132,7 @@ def _fail(where: str, what: str) -> NoReturn:
     raise errors.FileFormatError(f"{where}: {what}", hint=hint)
 
 
-def _end_of_directory(file: MappedFile, where: str) -> tuple[int, int, int]:
+def _end_of_directory(file: Bytes, where: str) -> tuple[int, int, int]:
     """Number of members, bytes and offset of the central directory."""
     tail_at = max(0, file.size - _END.size - 0xFFFF)
     tail = file.read(tail_at, file.size - tail_at)
@@ -209,7 +226,7 @@ def _large(extra: bytes, size: int, packed: int, header: int, name: str, where: 
     _fail(where, f"the member {name!r} is a large one (zip64), and its length is not given")
 
 
-def _local(file: MappedFile, row: _Row, where: str, directory: int) -> int:
+def _local(file: Bytes, row: _Row, where: str, directory: int) -> int:
     """Where the bytes of a member begin, by its own header, which must say what the directory says."""
     name_at = row.header + _LOCAL.size
     if name_at + len(row.raw_name) > directory:

@@ -268,6 +268,74 @@ def test_a_cast_happens_only_when_asked_for(run, room, file, model):
     assert keys_and_bytes("wide.safetensors")["block1/weight"][2] == wide.tobytes()
 
 
+@pytest.mark.parametrize(("size", "count"), [("100", 5), ("0.1KB", 5), ("1MiB", 1), ("2 GB", 1)])
+def test_shards_are_cut_by_size(run, file, model, size, count):
+    done = run("convert", file, "out.safetensors", "--like", "factories:build", "--shard-size", size, "--json")
+    assert done.code == 0, done
+    shards = sorted(path.name for path in Path().glob("out*.safetensors"))
+    assert len(shards) == count
+    written = done.json["written"]
+    assert written["path"] == ("out.safetensors" if count == 1 else "out.safetensors.index.json")
+    assert written["files"] == sorted(path.name for path in Path().glob("out*"))
+    assert written["bytes"] == sum(path.stat().st_size for path in Path().glob("out*"))
+    reg = sr.of(model)
+    assert {key: row[2] for key, row in keys_and_bytes(written["path"]).items()} == {
+        key: reg.read(key).tobytes() for key in reg
+    }
+    assert set(done.json["receipt"]["files"]) == set(written["files"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--shard-size", "big"], "is no size"),
+        (["--shard-size", "5XB"], "is no size"),
+        (["--shard-size", "0"], "is no size"),
+        (["--shard-size", "-1"], "is no size"),
+        (["--workers", "0"], "--workers"),
+        (["--workers", "two"], "--workers"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(run, room, file, more, words):
+    done = run("convert", file, "out.safetensors", "--like", "factories:build", *more)
+    assert done.code == 2
+    assert words in done.err
+    assert not list(room.glob("out*"))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_byte(run, room, file, workers):
+    assert run("convert", file, "one.safetensors", "--like", "factories:build").code == 0
+    done = run("convert", file, "two.safetensors", "--like", "factories:build", "--workers", workers)
+    assert done.code == 0, done
+    assert (room / "one.safetensors").read_bytes() == (room / "two.safetensors").read_bytes()
+
+
+def test_a_run_that_was_stopped_is_resumed(run, room, file, monkeypatch):
+    from stateregistry.streaming import disk
+
+    count = 0
+
+    def stop(call):
+        nonlocal count
+        count += 1
+        if count == 20:
+            raise KeyboardInterrupt
+
+    command = ["convert", file, "out.safetensors", "--like", "factories:build", "--workers", 1]
+    for more, left in ([], 0), (["--resume"], 2):
+        count = 0
+        monkeypatch.setattr(disk, "before", stop)
+        assert run(*command, *more).code == 130
+        assert len(list(room.glob(".stateregistry-*"))) == left
+        assert not (room / "out.safetensors").exists()
+    monkeypatch.setattr(disk, "before", None)
+    assert run(*command, "--resume").code == 0
+    assert not list(room.glob(".stateregistry-*"))
+    assert len(keys_and_bytes("out.safetensors")) == 9
+    assert run(*command, "--resume").code == 3, "it is done, and exists"
+
+
 TO_FLAX = ["--to", "flax-linen", "--source-like", "torch_models:build", "--allow", "choice"]
 
 

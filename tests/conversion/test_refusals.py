@@ -188,4 +188,7 @@ def test_config_that_the_function_depends_on_is_found() -> None:
     target = models.NnxNet()
     target.ln = nnx.LayerNorm(models.SIDE, rngs=nnx.Rngs(0))  # flax's default eps is 1e-6
     plan = sr.plan(models.torch_net(), target, allow=("choice",))
-    assert [(f.path, f.name, f.source, f.target) for f in plan.findings] == [("ln", "eps", 1e-5, 1e-6)]
+    assert [(f.path, f.name, f.source, f.target, f.matters) for f in plan.findings] == [
+        ("bn", "momentum", 0.1, 0.01, "training"), ("bn", "unbiased_var", True, False, "training"),
+        ("ln", "eps", 1e-5, 1e-6, "evaluation"),
+    ]  # fmt: skip

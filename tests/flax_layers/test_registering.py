@@ -162,6 +162,23 @@ def test_bare_parameters_and_the_last_word() -> None:
     assert linen(nn.Dense(S)).layers == ()
 
 
+def test_a_module_that_is_not_called_is_what_it_is_declared_to_be() -> None:
+    class Silent(nnx.Module):
+        def __init__(self) -> None:
+            self.w, self.b = nnx.Param(jnp.ones((S, S))), nnx.Param(jnp.ones(S))
+
+    class Same(Silent):
+        pass
+
+    class Called(Silent):
+        def __call__(self, x: Any) -> Any:
+            return x
+
+    stateregistry_flax.register_layer(Silent, declared_linear)
+    models = [nnx.Dict({"fc": each()}) for each in (Silent, Same, Called)]
+    assert [len(sr.of(model).layers) for model in models] == [1, 1, 0]
+
+
 def test_a_subclass_counts_until_it_computes_otherwise() -> None:
     class Same(Turned):
         pass
@@ -177,10 +194,10 @@ def test_a_subclass_counts_until_it_computes_otherwise() -> None:
 
 
 WRONG = {
-    "no layer kind": (sr.Layer("linera", "", PIECES), errors.AdapterError, "no layer kind 'linera'"),
-    "no role": (sr.Layer("linear", "", (Piece("weight", "w", "out in"),)), errors.AdapterError, "no role 'weight'"),
-    "other axes": (sr.Layer("linear", "", (Piece("kernel", "w", "out into"),)), errors.AdapterError, "has the axes"),
-    "no axes": (sr.Layer("linear", "", (Piece("kernel", "w", "out ((in"),)), errors.AdapterError, "axis pattern"),
+    "no layer kind": (sr.Layer("linera", "", PIECES), errors.AxesError, "no layer kind 'linera'"),
+    "no role": (sr.Layer("linear", "", (Piece("weight", "w", "out in"),)), errors.AxesError, "no role 'weight'"),
+    "other axes": (sr.Layer("linear", "", (Piece("kernel", "w", "out into"),)), errors.AxesError, "has the axes"),
+    "no axes": (sr.Layer("linear", "", (Piece("kernel", "w", "out ((in"),)), errors.AxesError, "axis pattern"),
     "another rank": (sr.Layer("linear", "", (Piece("bias", "w", "out"),)), errors.AxesError, "does not fit"),
     "no layer": ("kernel", errors.AdapterError, "expected Layers"),
     "two of one name": ([sr.Layer("linear", "", PIECES)] * 2, errors.AdapterError, "different paths"),

@@ -15,7 +15,6 @@ import pytest
 import torch
 from cases import S, assert_close, data, live, opened
 from flax import nnx
-from torch.nn.utils import parametrizations
 
 import stateregistry as sr
 from stateregistry import errors
@@ -309,85 +308,3 @@ def test_gru(framework: str) -> None:
     assert bits(again.target) == bits(source)
     other = sr.convert(registry(pair, framework, 3), pair.torch_module(9), allow=("choice",))
     assert_close(pair.run_torch(other.target), pair.run(framework, registry(pair, framework, 3).unwrap()))
-
-
-def test_weight_norm_and_linen_compute_the_same_both_ways() -> None:
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x: Any) -> Any:
-            return nn.WeightNorm(nn.Conv(S, (S, S), padding="VALID", name="conv"))(x)
-
-    class Twin(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = parametrizations.weight_norm(torch.nn.Conv2d(S, S, S))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.conv(x)
-
-    pair = Pair("weight_norm", Twin, Net, lambda rngs: None, (data(2, 7, 7, S),), first, last)
-    source, target = pair.torch_module(), pair.of_linen()
-    done = sr.convert(source, target)
-    assert_close(pair.run("linen", done.target), pair.run_torch(source))
-    again = sr.convert(target.replace(sr.snapshot(sr.of(done.target))), pair.torch_module(5))
-    assert bits(again.target) == bits(source)
-
-
-class Deep(nn.Module):
-    """Two layers in both directions, with the names that torch's layers have."""
-
-    cell: Any
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        for number in range(2):
-            cells = [self.cell(S, name=f"l{number}{way}") for way in ("", "_reverse")]
-            x = nn.Bidirectional(*(nn.RNN(cell) for cell in cells))(x)
-        return x
-
-
-class Named(nn.Module):
-    cell: Any
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        return Deep(self.cell, name="run")(x)
-
-
-class LiveDeep(nnx.Module):
-    def __init__(self, cell: Any, rngs: nnx.Rngs) -> None:
-        sizes = {"l0": S, "l0_reverse": S, "l1": 2 * S, "l1_reverse": 2 * S}
-        self.run = nnx.Dict({name: cell(size, S, rngs=rngs) for name, size in sizes.items()})
-
-    def __call__(self, x: Any) -> Any:
-        for number in range(2):
-            cells = [self.run[f"l{number}{way}"] for way in ("", "_reverse")]
-            x = nnx.Bidirectional(*(nnx.RNN(cell, rngs=nnx.Rngs(0)) for cell in cells), rngs=nnx.Rngs(0))(x)
-        return x
-
-
-DEEP = {
-    "lstm": (torch.nn.LSTM, nn.OptimizedLSTMCell, nnx.OptimizedLSTMCell),
-    "gru": (torch.nn.GRU, nn.GRUCell, nnx.GRUCell),
-    "rnn": (torch.nn.RNN, nn.SimpleCell, nnx.SimpleCell),
-}
-
-
-@BOTH
-@pytest.mark.parametrize("kind", DEEP)
-def test_two_layers_in_both_directions(kind: str, framework: str) -> None:
-    native, linen, live_cell = DEEP[kind]
-    pair = Pair(
-        kind, lambda: Run(native(S, S, num_layers=2, bidirectional=True, batch_first=True)), lambda: Named(linen),
-        lambda rngs: LiveDeep(live_cell, rngs), (data(2, 5, S),),
-    )  # fmt: skip
-    source, target = pair.torch_module(), registry(pair, framework)
-    if kind == "gru" and framework == "nnx":
-        with torch.no_grad():
-            for name, tensor in source.named_parameters():
-                tensor[2 * S :] = 0 if "bias_hh" in name else tensor[2 * S :]
-    done = sr.convert(source, target, allow=("choice",))
-    assert_close(pair.run(framework, done.target), pair.run_torch(source))
-    there = target.replace(sr.snapshot(sr.of(done.target))) if framework == "linen" else sr.of(done.target)
-    again = sr.convert(there, pair.torch_module(9), residual=done.residual, allow=("choice",))
-    assert bits(again.target) == bits(source)

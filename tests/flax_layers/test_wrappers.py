@@ -7,10 +7,8 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 import pytest
-import torch
 from cases import S, assert_close, data, opened, random
 from flax import nnx
-from torch.nn.utils import parametrizations
 
 import stateregistry as sr
 from stateregistry import errors
@@ -134,8 +132,8 @@ def test_an_unwrapped_target_refuses_what_the_wrapper_holds() -> None:
         Normed(nn.SpectralNorm, lambda name: nn.Dense(S, name=name), call=(("update_stats", False),)), data(2, S)
     )
     plan = sr.plan(spectral, plain)
-    assert {key for problem in plan.problems for key in problem.keys} == {
-        "SpectralNorm_0/inner~1kernel~1u", "SpectralNorm_0/inner~1kernel~1sigma"
+    assert {key for problem in plan.problems if problem.problem == "impossible" for key in problem.keys} == {
+        "inner/kernel", "SpectralNorm_0/inner~1kernel~1u", "SpectralNorm_0/inner~1kernel~1sigma"
     }  # fmt: skip
 
 
@@ -148,7 +146,7 @@ def test_spectral_norm_keeps_the_last_axis() -> None:
     reg = opened(module, x)
     (layer,) = reg.layers
     assert pieces(layer) == {
-        "kernel": ("inner/kernel", "*spatial in/groups out", Kind.PARAMETER),
+        "kernel_original": ("inner/kernel", "*spatial in/groups out", Kind.PARAMETER),
         "kernel_u": ("SpectralNorm_0/inner~1kernel~1u", "1 out", Kind.BUFFER),
         "kernel_sigma": ("SpectralNorm_0/inner~1kernel~1sigma", "", Kind.BUFFER),
         "bias": ("inner/bias", "out", Kind.PARAMETER),
@@ -164,48 +162,10 @@ def test_spectral_norm_keeps_the_last_axis() -> None:
     assert_close(np.asarray(module.apply(reg.unwrap(), x)), np.asarray(plain))
 
 
-def test_weight_norm_converts_from_torch() -> None:
-    module = Normed(nn.WeightNorm, lambda name: nn.Dense(S, name=name))
-    x = data(3, S)
-    target = opened(module, x)
-
-    class Twin(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = parametrizations.weight_norm(torch.nn.Linear(S, S))
-
-    source = Twin()
-    done = sr.convert(source, target)
-    with torch.no_grad():
-        assert_close(np.asarray(module.apply(done.target, x)), source.inner(torch.from_numpy(x)).numpy())
-
-
-def test_a_converged_spectral_norm_computes_the_same_in_linen() -> None:
-    module = Normed(nn.SpectralNorm, lambda name: nn.Dense(S, name=name), call=(("update_stats", False),))
-    x = data(3, S)
-    target = opened(module, x)
-
-    class Twin(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = parametrizations.spectral_norm(torch.nn.Linear(S, S), n_power_iterations=200)
-
-    torch.manual_seed(0)
-    source = Twin()
-    source.inner(torch.from_numpy(x))  # one training step converges
-    source.eval()
-    plan = sr.plan(source, target, allow=("choice", "missing"))
-    assert plan.ok, str(plan)
-    done = plan.execute(source, target)
-    with torch.no_grad():
-        assert_close(np.asarray(module.apply(done.target, x)), source.inner(torch.from_numpy(x)).numpy())
-    assert set(done.residual.records) == {"inner/parametrizations/weight/0/_v"}
-
-
 # -------------------------------------------------------------------- NNX
 
 
-def test_nnx_weight_norm_holds_its_magnitudes_as_buffers_which_no_parameter_becomes() -> None:
+def test_nnx_weight_norm_holds_its_magnitudes_as_buffers_and_says_why() -> None:
     model = nnx.Dict({"outer": nnx.WeightNorm(nnx.Linear(S, S, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1))})
     reg = sr.of(model)
     reg.replace(random(reg, 0))
@@ -224,11 +184,17 @@ def test_nnx_weight_norm_holds_its_magnitudes_as_buffers_which_no_parameter_beco
     kernel = wrappers.weight_norm(direction, Named(magnitude, ("out",)), 1e-12).to("in", "out")
     assert_close(np.asarray(model["outer"](x)), x @ kernel + reg.read("outer/layer_instance/bias"))
 
-    module = Normed(nn.WeightNorm, lambda name: nn.Dense(S, name=name))
-    plan = sr.plan(opened(module, x), model, rules={"inner": "outer/layer_instance"})
-    assert [(problem.problem, problem.keys) for problem in plan.problems] == [
-        ("kind", ("WeightNorm_0/inner~1kernel~1scale", "outer/scales/kernel"))
-    ]
+    (piece,) = (piece for piece in layer.pieces if piece.role == "kernel_magnitude")
+    assert "5577" in piece.kind_reason
+
+
+def test_magnitudes_that_are_parameters_are_taken_as_such() -> None:
+    """Flax has been asked to make them so, and a user can."""
+    model = nnx.WeightNorm(nnx.Linear(S, S, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(1))
+    model.scales = nnx.data({name: nnx.Param(value) for name, value in model.scales.items()})
+    (layer,) = sr.of(model).layers
+    (piece,) = (piece for piece in layer.pieces if piece.role == "kernel_magnitude")
+    assert (piece.kind, piece.tag, piece.kind_reason) == (Kind.PARAMETER, "Param", "")
 
 
 def test_nnx_spectral_norm_and_linen_compute_the_same() -> None:

@@ -28,6 +28,7 @@ def test_the_table_has_the_config_of_every_kind_and_wrapper() -> None:
     expected = {kind: [set(row.state), set(row.function), set(row.training)] for kind, row in FORMULAS.items()}
     found = rows(chapter())
     by_wrapper = {name: found.pop(f"under `{name}") for name in ("weight_norm", "spectral_norm")}
+    assert found.pop("in a stack") == [{"stacked"}, set(), set()]
     assert found == expected
     assert set().union(*(row[0] for row in by_wrapper.values())) == wrappers.STATE
     assert set().union(*(row[1] for row in by_wrapper.values())) == wrappers.FUNCTION

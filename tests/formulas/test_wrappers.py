@@ -166,7 +166,7 @@ def spectral(parts, axes, dim):
     sizes = [size for number, size in enumerate(original.shape) if number != dim]
     u, v = (getattr(parts[0], name).detach().numpy() for name in ("_u", "_v"))
     return {
-        "kernel": Named(original, axes),
+        "kernel_original": Named(original, axes),
         "kernel_u": Named(u, (axes[dim],)),
         "kernel_v": Named(v.reshape(sizes), tuple(rest)),
     }
@@ -225,7 +225,7 @@ def test_spectral_norm_is_what_linen_computes_in_evaluation(bench, steps) -> Non
     layer, stored = values["params"]["layer_instance"], values["batch_stats"]
     native = module.apply(values, x, update_stats=False)
     roles = {
-        "kernel": Named(layer["kernel"], ("spatial.0", "spatial.1", "in/groups", "out")),
+        "kernel_original": Named(layer["kernel"], ("spatial.0", "spatial.1", "in/groups", "out")),
         "kernel_u": Named(stored["layer_instance/kernel/u"].reshape(3), ("out",)),
         "kernel_sigma": Named(np.asarray(stored["layer_instance/kernel/sigma"]), ()),
         "bias": Named(layer["bias"], ("out",)),
@@ -244,7 +244,7 @@ def test_spectral_norm_is_what_nnx_computes_and_overwrites_the_kernel(bench) -> 
     u = bench.draw(1, 4)
     module.batch_stats[("kernel", "u")][...] = u
     roles = {
-        "kernel": Named(values["layer_instance.kernel"], ("in", "out")),
+        "kernel_original": Named(values["layer_instance.kernel"], ("in", "out")),
         "kernel_u": Named(u.reshape(4), ("out",)),
         "bias": Named(values["layer_instance.bias"], ("out",)),
     }
@@ -258,7 +258,7 @@ def test_spectral_norm_is_what_nnx_computes_and_overwrites_the_kernel(bench) -> 
 def test_where_u_has_converged_the_frameworks_agree(bench) -> None:
     kernel, x = bench.draw(4, 4), bench.draw(3, 4)
     left, _, right = np.linalg.svd(kernel.astype(np.float64))
-    roles = {"kernel": Named(kernel, ("out", "in")), "kernel_u": Named(left[:, 0], ("out",))}
+    roles = {"kernel_original": Named(kernel, ("out", "in")), "kernel_u": Named(left[:, 0], ("out",))}
     stored = forward("linear", roles | {"kernel_v": Named(right[0], ("in",))}, {}, [x])[0]
     bench.agrees(forward("linear", roles, {"power_iterations": 1}, [x])[0], stored)
 
@@ -277,7 +277,20 @@ X = [np.ones((2, 4))]
     ("roles", "config", "error", "says"),
     [
         ({"kernel_direction": _matrix("out", "in")}, {}, UnsupportedError, "without kernel_magnitude"),
-        ({"kernel_u": _matrix("out")}, {}, UnsupportedError, "kernel_u without kernel"),
+        ({"kernel_original": _matrix("out", "in")}, {}, UnsupportedError, "without kernel_u"),
+        ({"kernel_u": _matrix("out")}, {}, UnsupportedError, "no kernel"),
+        (
+            {"kernel": _matrix("out", "in"), "kernel_original": _matrix("out", "in"), "kernel_u": _matrix("out")},
+            {},
+            UnsupportedError,
+            "beside kernel",
+        ),
+        (
+            {"kernel": _matrix("out", "in"), "kernel_u": _matrix("out")},
+            {},
+            UnsupportedError,
+            "no role kernel_u",
+        ),
         ({"kernel": _matrix("out", "in"), "kernel_v": _matrix("in")}, {}, UnsupportedError, "no role kernel_v"),
         ({"kernel_magnitude": _matrix("out")}, {}, UnsupportedError, "no kernel"),
         (
@@ -303,20 +316,20 @@ X = [np.ones((2, 4))]
             "beside kernel",
         ),
         (
-            {"kernel": _matrix("out", "in"), "kernel_u": _matrix("out")},
+            {"kernel_original": _matrix("out", "in"), "kernel_u": _matrix("out")},
             {},
             UnsupportedError,
             "sigma is unknown",
         ),
         (
-            {"kernel": _matrix("out", "in"), "kernel_u": _matrix("out"), "kernel_v": _matrix("out")},
+            {"kernel_original": _matrix("out", "in"), "kernel_u": _matrix("out"), "kernel_v": _matrix("out")},
             {},
             AxesError,
             "'out' where 'in' is wanted",
         ),
         (
             {
-                "kernel": _matrix("out", "in"),
+                "kernel_original": _matrix("out", "in"),
                 "kernel_u": _matrix("out"),
                 "kernel_v": Named(np.ones(3), ("in",)),
             },

@@ -179,7 +179,9 @@ def test_an_entry_without_values_that_is_not_persistent_is_no_obstacle(tmp_path,
 
 @pytest.mark.parametrize("name", ["x.txt", "x", "x.npz.gz"])
 def test_a_suffix_that_names_no_format_is_refused_with_those_that_do(tmp_path, name):
-    with pytest.raises(errors.UnsupportedError, match=r"safetensors \(\.safetensors\), torch \(\.pt"):
+    with pytest.raises(
+        errors.UnsupportedError, match=r"safetensors \(\.safetensors \.safetensors\.index\.json\), torch \(\.pt"
+    ):
         sr.save({}, tmp_path / name)
 
 
@@ -188,9 +190,11 @@ def test_a_format_that_is_not_installed_is_refused(tmp_path):
         sr.save({}, tmp_path / "x", format="hdf5")
 
 
-def test_shards_are_refused_in_this_version(tmp_path):
+@pytest.mark.parametrize("name", ["x.pt", "x.msgpack"])
+def test_shards_are_refused_where_the_format_has_none(tmp_path, name):
     with pytest.raises(errors.UnsupportedError, match="one file"):
-        sr.save({}, tmp_path / "x.safetensors", shard_bytes=10**9)
+        sr.save({"w": np.ones(3, np.float32)}, tmp_path / name, shard_bytes=10**9)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_does_not_exist_is_said_before_the_work_starts(tmp_path, specimen, bits):

@@ -465,7 +465,7 @@ def test_an_archive_above_4_gib_is_read(tmp_path):
     if path.stat().st_size < 5 * 2**30:
         pytest.fail("torch has not written a large archive")
     with path.open("r+b") as file, open_torch(path) as found:
-        file.seek(found._span(found._tensors["w"])[0])
+        file.seek(found.place("w").extents[0][0])
         file.write(np.arange(3, dtype=np.float32).tobytes())
         file.flush()
         assert found.read("w").tolist() == [0.0, 1.0, 2.0]

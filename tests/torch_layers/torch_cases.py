@@ -66,7 +66,7 @@ def exported(reg: sr.StateRegistry, layer: sr.Layer) -> dict[str, Named]:
     for piece in layer.pieces:
         shape = reg[reg.aliases.get(layer.key(piece), layer.key(piece))].shape
         bound = axes.bind(piece.axes, shape, sizes)
-        if piece.role == "kernel":
+        if piece.role == "kernel_original":
             sizes |= bound.sizes  # the flattened vector of spectral_norm does not say them
         parts = bound.expand(reg.read(layer.key(piece)))
         roles |= {role: Named(parts[part], bound.neutral) for role, part in piece.parts.items()}
@@ -204,7 +204,7 @@ def _spectral_norm(
         rest = [axis for axis in order.split() if axis != kept]
         sizes = [size for axis, size in zip(order.split(), w.shape, strict=True) if axis != kept]
         return {
-            "kernel": (order, w),
+            "kernel_original": (order, w),
             "kernel_u": (kept, u),
             "kernel_v": (" ".join(rest), v.reshape(sizes)),
             **_bias(s),

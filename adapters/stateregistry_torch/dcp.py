@@ -1,0 +1,136 @@
+"""The store object for torch distributed checkpoints: reading needs no torch, writing does.
+
+What reads them is the restricted reader of the core. What writes is torch itself, as one process would; the values are in
+memory for it. Our document is one more file of the directory, `stateregistry.json`, with a digest of every value and one of
+all files. An array of several names is stored under each, as torch would miss the others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from stateregistry_torch.adapter import INSTALL, require_torch
+
+if TYPE_CHECKING:
+    from stateregistry.registry import StateRegistry
+    from stateregistry.stores.base import FileRegistry, Progress
+    from stateregistry.stores.limits import Limits
+
+
+@final
+class DcpStore:
+    """What `torch.distributed.checkpoint.save` writes: a directory with `.metadata` and files of shards."""
+
+    name: str = "torch-dcp"
+    suffixes: tuple[str, ...] = (".dcp",)
+    install: str = INSTALL
+    dialect: str = "torch"
+
+    def sniff(self, path: Path, head: bytes, /) -> bool:
+        """Whether a directory has the metadata of such a checkpoint."""
+        from stateregistry.stores.torch_dcp import is_checkpoint
+
+        return not head and path.is_dir() and is_checkpoint(path)
+
+    def open(self, path: Path, /) -> FileRegistry:
+        """A lazy, read-only registry over a checkpoint directory. Needs no torch and runs nothing from it."""
+        from stateregistry.stores.torch_dcp import open_dcp
+
+        return open_dcp(path)
+
+    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
+        """As `open`, with limits other than the defaults."""
+        from stateregistry.stores.torch_dcp import open_dcp
+
+        return open_dcp(path, limits=limits)
+
+    def open_part(self, path: Path, part: str, limits: Limits, /) -> FileRegistry:
+        """As `open`, the state under a sub-key of a checkpoint that holds several (`sr.open("run::model")`)."""
+        from stateregistry.stores.torch_dcp import open_dcp
+
+        return open_dcp(path, part=part, limits=limits)
+
+    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
+        """Write every entry of `source` as one process would save its state_dict.
+
+        Raises:
+            UnsupportedError: a name with a dot, which no torch module can have, or a dtype that this torch lacks.
+            MissingDependencyError: torch is not installed. All before anything is written.
+        """
+        require_torch("writing a distributed checkpoint")
+        from stateregistry_torch.assembly import refuse_unfit
+
+        refuse_unfit(source, "a distributed checkpoint")
+        document = _Document(source, extra)
+        # What is at the path is the file that will be renamed; a directory is renamed as well as a file.
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        try:
+            _save(path, source)
+            document.write(path)
+        except BaseException:
+            shutil.rmtree(path)
+            raise
+        for key, entry in source.items():
+            progress(key, entry.nbytes)
+
+
+@final
+class _Document:
+    """Our document of a checkpoint that is about to be written."""
+
+    def __init__(self, source: StateRegistry, extra: Mapping[str, Any]) -> None:
+        from stateregistry.stores.document import Document
+
+        self._source = source
+        self._document = Document.describe(source, extra=extra, ordered=False)
+        self._document.to_json()  # what is not JSON is refused before the work starts
+
+    def write(self, folder: Path) -> None:
+        """Add it to the directory, with the digests of what is there."""
+        from stateregistry.stores.torch_dcp import DOCUMENT, METADATA, frame_of
+        from stateregistry.streaming.digests import NONE_YET, of_array
+
+        digests = {key: of_array(self._source.view(key)) for key in self._source}
+        blank = self._document.with_digests(digests, NONE_YET).to_json().encode("ascii")
+        files = tuple(path.name for path in folder.iterdir() if path.name != METADATA)
+        frame = frame_of(folder, files, blank)
+        text = self._document.with_digests(digests, frame).to_json().encode("ascii")
+        with (folder / DOCUMENT).open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _save(folder: Path, source: StateRegistry) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.metadata import StorageMeta
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    from stateregistry_torch.assembly import further_names
+    from stateregistry_torch.bits import adopt
+    from stateregistry_torch.spelling import dotted
+
+    class Writer(FileSystemWriter):
+        def storage_meta(self) -> StorageMeta | None:
+            """Nothing: torch notes the path and a random number, so that equal states would make different bytes."""
+            return None
+
+    further = further_names(source)
+    tensors = {}
+    with warnings.catch_warnings():
+        # The arrays are lent for reading, which torch warns of; so it does of saving without a process group.
+        warnings.simplefilter("ignore")
+        for key in source.native_order:
+            tensor = adopt(source.view(key))
+            for name in (key, *further.get(key, ())):
+                tensors[dotted(name)] = tensor
+        save(tensors, storage_writer=Writer(folder, sync_files=True), no_dist=True)
+
+
+store: Final = DcpStore()

@@ -1,0 +1,67 @@
+"""Doubts: what of a pairing has to be asked again before anything is derived from it.
+
+An inferred layer whose names could be anything's is an assumption; config that contradicts an array, or cuts the arrays of
+both sides otherwise, is refused; two keys of one framework whose layers hold their axes in different orders are moved by
+these axes and not as they lie. Reads shapes and config, no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stateregistry.conversion.joint import axis_config
+from stateregistry.conversion.patterns import covers
+from stateregistry.layers import config, infer
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.align import EntryPair, LayerPair
+    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.side import Side
+    from stateregistry.layers.vocabulary import Piece
+
+
+def doubted(pair: LayerPair, source: Side, target: Side, rules: Rules) -> LayerPair:
+    """The pair, as an assumption where names alone say what the layers are and such names could be anything's."""
+    settled = any(covers(rule.path, layer.path) for rule in rules.layers for layer in (pair.source, pair.target))
+    if pair.grade != "certain" or settled or not (pair.source.inferred and pair.target.inferred):
+        return pair
+    for layer, side in ((pair.source, source), (pair.target, target)):
+        text = "" if side.derived else infer.doubt(layer, side.entries)
+        if text:
+            return replace(pair, grade="assumption", reason=f"{layer.path or '(the model)'}: {text}", whole=True)
+    return pair
+
+
+def contradiction(pair: LayerPair, source: Side, target: Side) -> str:
+    """In what config contradicts the arrays of a pair, or that of the other side; empty for nothing."""
+    for layer, side in ((pair.source, source), (pair.target, target)):
+        names = ((piece.name, side.canonical(layer.key(piece))) for piece in layer.pieces)
+        shapes = {name: side.entries[key].shape for name, key in names if key is not None}
+        wrong = config.contradiction(layer, shapes)
+        if wrong:
+            return f"the config of the {layer.type or layer.kind} contradicts its arrays: {wrong}"
+    left, right = axis_config(pair.source), axis_config(pair.target)
+    said = [f"{name} {left[name]} and {right[name]}" for name in left if name in right and left[name] != right[name]]
+    return f"the two cut their arrays in other ways: {', '.join(said)}" if said else ""
+
+
+def laid_out(pairs: Iterable[EntryPair], source: Side, target: Side) -> list[EntryPair]:
+    """Pairs within one framework, with their axes where both sides know them and hold them in different orders."""
+    here, there = _pieces(source), _pieces(target)
+    found = []
+    for pair in pairs:
+        one, two = here.get(pair.source), there.get(pair.target)
+        if one is not None and two is not None and not (pair.source_axes or pair.target_axes):
+            (kind, mine), (other, its) = one, two
+            if (kind, mine.role, mine.part) == (other, its.role, its.part) and mine.axes != its.axes:
+                pair = replace(pair, source_axes=mine.axes, target_axes=its.axes)  # noqa: PLW2901
+        found.append(pair)
+    return found
+
+
+def _pieces(side: Side) -> dict[str, tuple[str, Piece]]:
+    """For every key of a layer that is known and not inferred, the kind of the layer and the piece."""
+    known = [layer for layer in side.layers if not layer.inferred]
+    return {layer.key(piece): (layer.kind, piece) for layer in known for piece in layer.pieces}

@@ -1,0 +1,161 @@
+"""Undeclared: what to say of an entry whose module is of a type that nobody declared to be a layer.
+
+Names the path and the type of the module, the kinds that it could be, and the line of code that would settle it. Decides
+nothing: an array of such a module stays what it is for the plan. Reads names, ranks and types, no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, final
+
+from stateregistry import plugins
+from stateregistry.conversion.align import EntryPair
+from stateregistry.layers import axes
+from stateregistry.layers.infer import readings_of
+from stateregistry.layers.vocabulary import ESSENTIAL, ROLES
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.align import LayerPair
+    from stateregistry.conversion.plan import PlanProblem
+    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.side import Side
+    from stateregistry.entry import Entry
+    from stateregistry.layers.vocabulary import Dialect, Holder, Layer
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What is wrong with an entry, and what would settle it."""
+
+    text: str
+    hint: str
+
+
+@final
+class Undeclared:
+    """Both sides, as far as their modules are of types that nobody declared."""
+
+    def __init__(self, source: Side, target: Side, rules: Rules) -> None:
+        self._sides = (source, target)
+        there = {layer.path: layer for layer in target.layers}
+        here: dict[str, Layer] = {}
+        for layer in source.layers:
+            new = rules.rename(layer.path)
+            here[layer.path if new is None else new] = layer
+        self._others = (there, here)
+        self._rename = rules.rename
+
+    def of_source(self, key: str, /) -> Advice | None:
+        """What there is to say of a source entry; `None` where its module is declared or nothing knows its type."""
+        return self._advice(0, key)
+
+    def of_target(self, key: str, /) -> Advice | None:
+        """As `of_source`, of a target entry."""
+        return self._advice(1, key)
+
+    def are_bare(self, source: str, target: str, /) -> bool:
+        """Whether the modules of both entries are declared to be no layers; a side that is derived is what it is made of."""
+        left, right = (side.holders.get(key) for side, key in zip(self._sides, (source, target), strict=True))
+        there = self._sides[1].derived or (right is not None and right.bare)
+        return left is not None and left.bare and there
+
+    def as_bare(self, pair: LayerPair, /) -> list[EntryPair]:
+        """The arrays of two layers one by one, where the types of their modules are declared to be none; else no array."""
+        left, right = pair.source.roles, pair.target.roles
+        if not (pair.source.inferred and pair.target.inferred) or left.keys() != right.keys():
+            return []
+        evidence = f"{pair.evidence}; parameters of their own on both sides"
+        found = [EntryPair(left[role], right[role], evidence) for role in left]
+        return found if all(self.are_bare(one.source, one.target) for one in found) else []
+
+    def explained(self, problem: PlanProblem, /) -> PlanProblem:
+        """The problem of an entry of no layer, with what there is to say of the type of its module."""
+        here, there = problem.keys[0], problem.keys[-1]
+        if problem.problem == "missing":
+            advice = self.of_target(there)
+        elif problem.problem == "unexpected":
+            advice = self.of_source(here)
+        else:
+            advice = self.of_source(here) or self.of_target(there)
+        if advice is None:
+            return problem
+        hint = "; or ".join(filter(None, (advice.hint, problem.hint)))
+        return replace(problem, text=f"{problem.text}; {advice.text}", hint=hint)
+
+    def _advice(self, number: int, key: str) -> Advice | None:
+        side = self._sides[number]
+        holder = side.holders.get(key)
+        adapter = plugins.adapters().get(side.dialect)
+        if holder is None or holder.bare or adapter is None or adapter.dialect is None:
+            return None
+        dialect = adapter.dialect
+        names = self._names(side, holder)
+        path = holder.path
+        if number == 0:
+            new = self._rename(path)
+            path = path if new is None else new
+        other = self._others[number].get(path)
+        by_name = readings_of(names, dialect, side.entries, holder.path)
+        ranks = {name: len(entry.shape) for name in sorted(names) if (entry := _entry(side, holder, name)) is not None}
+        by_rank = () if by_name or other is not None else _kinds_by_rank(ranks)
+        kinds = [f"a {other.kind} (as the {other.type or other.kind} on the other side)"] if other is not None else []
+        kinds += [f"a {kind}" for kind in (*by_name, *by_rank) if other is None or kind != other.kind]
+        bare = (
+            f"no layer at all, if its parameters are their own ({dialect.bare})" if dialect.bare else "no layer at all"
+        )
+        where = holder.path or "(the model)"
+        text = f"{where} is a {holder.type}, a type that nobody declared; it could be {', '.join([*kinds, bare])}"
+        kind = other.kind if other is not None else next(iter((*by_name, *by_rank)), "")
+        return Advice(text, self._line(holder, kind, by_name.get(kind), ranks, dialect))
+
+    @staticmethod
+    def _names(side: Side, holder: Holder) -> set[str]:
+        """The names of everything that a module holds."""
+        prefix = f"{holder.path}/" if holder.path else ""
+        return {key.removeprefix(prefix) for key, each in side.holders.items() if each == holder}
+
+    @staticmethod
+    def _line(holder: Holder, kind: str, reading: Layer | None, ranks: Mapping[str, int], dialect: Dialect) -> str:
+        if not dialect.register:
+            return "say its axes with a [[layout]] rule"
+        if not kind:
+            return f'declare it: {dialect.register}("{holder.type}", {dialect.bare})' if dialect.bare else ""
+        if reading is not None:
+            found = [(piece.role, piece.name, piece.axes) for piece in reading.pieces]
+        else:
+            found = _by_rank(kind, ranks)
+        pieces = "".join(f'Piece("{role}", "{name}", "{pattern}"), ' for role, name, pattern in found)
+        return (
+            f'declare it, with the axes in the order in which it holds them: {dialect.register}("{holder.type}", '
+            f'lambda module: sr.Layer("{kind}", "", ({pieces.rstrip()})))'
+        )
+
+
+def _entry(side: Side, holder: Holder, name: str) -> Entry | None:
+    return side.entries.get(f"{holder.path}/{name}" if holder.path else name)
+
+
+def _kinds_by_rank(ranks: Mapping[str, int]) -> tuple[str, ...]:
+    """The kinds whose roles account for arrays of these ranks, one each; a norm of more than one axis is none of them."""
+    found = []
+    for kind, essential in ESSENTIAL.items():
+        rows = _by_rank(kind, ranks)
+        roles = {role for role, _, _ in rows}
+        flat = not kind.endswith("_norm") or max(ranks.values(), default=0) <= 1
+        if flat and essential and roles.issuperset(essential) and len(rows) == len(ranks):
+            found.append(kind)
+    return tuple(found)
+
+
+def _by_rank(kind: str, ranks: Mapping[str, int]) -> list[tuple[str, str, str]]:
+    """Roles of a kind for arrays of which only the rank is known, as far as each role has one array of its rank."""
+    left = dict(ROLES[kind])
+    found = []
+    for name, rank in sorted(ranks.items(), key=lambda row: -row[1]):
+        role = next((role for role, pattern in left.items() if axes.rank_fits(pattern, rank)), None)
+        if role is not None:
+            found.append((role, name, left.pop(role)))
+    return found

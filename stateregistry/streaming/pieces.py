@@ -1,0 +1,42 @@
+"""A value looked at piece by piece, so that what is asked of its elements needs no memory for the whole. Imports NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stateregistry.entry import numpy_dtype
+from stateregistry.streaming.disk import File
+from stateregistry.streaming.task import Origin, Stored, spread
+
+#: Elements of one piece.
+COUNT = 1 << 18
+
+
+def pieces(origin: Origin) -> Iterator[np.ndarray]:
+    """The elements in C order, flat; each piece is valid until the next one is asked for.
+
+    Raises:
+        FileFormatError: the file has changed, or ends early. FileAccessError.
+    """
+    if not isinstance(origin, Stored):
+        flat = origin.array.reshape(-1)
+        for start in range(0, flat.size, COUNT):
+            yield flat[start : start + COUNT]
+        return
+    dtype = numpy_dtype(origin.dtype)
+    nbytes = sum(size for _, size in origin.extents)
+    buffer = np.empty(COUNT, dtype)
+    raw = buffer.view(np.uint8)
+    with File.reading(origin.path, origin.size, origin.modified) as file:
+        for start in range(0, nbytes, raw.size):
+            count = min(raw.size, nbytes - start)
+            for offset, first, size in spread(origin.extents, start, count):
+                file.read_into(raw[first : first + size], offset)
+            yield buffer[: count // dtype.itemsize]
+
+
+def equal(one: Origin, two: Origin) -> bool:
+    """Whether two values of one dtype and shape hold the same bits."""
+    return all(a.tobytes() == b.tobytes() for a, b in zip(pieces(one), pieces(two), strict=True))

@@ -1,0 +1,418 @@
+"""Undeclared types, doubtful names, contradicting config, other layouts of one framework: told, never guessed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import stateregistry as sr
+import stateregistry_flax
+import stateregistry_torch
+from stateregistry.conversion.planner import make
+from stateregistry.conversion.side import Side
+from stateregistry.entry import Entry, Kind
+from stateregistry.errors import AdapterError, AxesError, PlanError
+from stateregistry.layers.vocabulary import Layer, Piece
+from stateregistry_flax import declared as flax_declared
+from stateregistry_torch import declared as torch_declared
+
+S = 4
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test registers, no other knows."""
+    for module in (torch_declared, flax_declared):
+        monkeypatch.setattr(module, "_ROWS", dict(module._ROWS))
+
+
+class TorchOwn(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.b = torch.nn.Parameter(torch.rand(S, S)), torch.nn.Parameter(torch.rand(S))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.w + self.b
+
+
+class NnxOwn(nnx.Module):
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        self.w, self.b = nnx.Param(jnp.asarray(random.random((S, S)))), nnx.Param(jnp.asarray(random.random(S)))
+
+    def __call__(self, x: Any) -> Any:
+        return x @ self.w[...].T + self.b[...]
+
+
+class LinenOwn(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return x @ self.param("w", nn.initializers.normal(), (S, S)) + self.param("b", nn.initializers.ones, (S,))
+
+
+class LinenNet(nn.Module):
+    inner: Any = LinenOwn
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return self.inner(name="fc")(x)
+
+
+X = np.ones((2, S), np.float32)
+
+
+def linen(inner: Any = LinenOwn, x: np.ndarray = X) -> sr.StateRegistry:
+    module = LinenNet(inner)
+    return sr.of(module.init(jax.random.key(0), x), module=module, args=(x,))
+
+
+def torch_net(inner: Any) -> torch.nn.Module:
+    return torch.nn.ModuleDict({"fc": inner})
+
+
+def nnx_net(inner: Any) -> Any:
+    return nnx.Dict({"fc": inner})
+
+
+OWN = {
+    "torch": lambda: torch_net(TorchOwn()),
+    "linen": linen,
+    "nnx": lambda: nnx_net(NnxOwn()),
+}
+KNOWN = {
+    "torch": lambda: torch_net(torch.nn.Linear(S, S)),
+    "linen": lambda: linen(lambda name: nn.Dense(S, name=name)),
+    "nnx": lambda: nnx_net(nnx.Linear(S, S, rngs=nnx.Rngs(0))),
+}
+NAMES = {"torch": "TorchOwn", "linen": "LinenOwn", "nnx": "NnxOwn"}
+DOORS = {"torch": "stateregistry_torch", "linen": "stateregistry_flax", "nnx": "stateregistry_flax"}
+OTHERS = [(one, two) for one in OWN for two in OWN if one != two]
+
+
+def told(plan: sr.Plan) -> str:
+    """The problems of a plan that must not be executed."""
+    assert not plan.ok
+    with pytest.raises(PlanError):
+        plan.require()
+    return "\n".join(map(str, plan.problems))
+
+
+# ------------------------------------------------------------------------------------------------ undeclared types
+
+
+@pytest.mark.parametrize(("one", "two"), OTHERS)
+def test_a_type_that_nobody_declared_is_told_with_path_type_candidates_and_the_line_that_settles_it(
+    one: str, two: str
+) -> None:
+    text = told(sr.plan(OWN[one](), KNOWN[two]()))
+    assert f"fc is a {__name__}.{NAMES[one]}, a type that nobody declared" in text
+    assert "it could be a linear (as the" in text
+    line = f'{DOORS[one]}.register_layer("{__name__}.{NAMES[one]}", lambda module: sr.Layer("linear", "", (Piece("kernel", "w"'
+    assert line in text
+    back = told(sr.plan(KNOWN[two](), OWN[one]()))
+    assert f"fc is a {__name__}.{NAMES[one]}, a type that nobody declared" in back
+
+
+@pytest.mark.parametrize(("one", "two"), OTHERS)
+def test_two_types_that_nobody_declared_are_never_paired_for_certain(one: str, two: str) -> None:
+    text = told(sr.plan(OWN[one](), OWN[two]()))
+    assert f"{__name__}.{NAMES[one]}" in text
+    assert "it could be a linear" in text
+    assert f"{DOORS[one]}.register_layer" in text
+
+
+def test_the_line_that_is_shown_settles_it() -> None:
+    """It is taken out of the message and run, with the axes as the type has them."""
+    source, target = OWN["torch"](), KNOWN["nnx"]()
+    text = told(sr.plan(source, target))
+    line = text[text.index("stateregistry_torch.register_layer") : text.index("; or ")]
+    assert 'Piece("kernel", "w", "out in")' in line
+    line = line.replace('"out in"', '"in out"')
+    eval(line, {"stateregistry_torch": stateregistry_torch, "sr": sr, "Piece": Piece})  # a line that people paste
+    done = sr.convert(source, target)
+    x = np.random.default_rng(1).random((3, S)).astype(np.float32)
+    with torch.no_grad():
+        expected = source["fc"](torch.from_numpy(x)).numpy()
+    assert np.abs(np.asarray(done.target["fc"](x)) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(("one", "two"), OTHERS)
+def test_parameters_of_their_own_on_both_sides_move_unchanged_and_for_certain(one: str, two: str) -> None:
+    for framework in (one, two):
+        door = stateregistry_torch if framework == "torch" else stateregistry_flax
+        door.register_layer(f"{__name__}.{NAMES[framework]}", door.bare)
+    source = OWN[one]()
+    done = sr.convert(source, OWN[two]())
+    assert {move.grade for move in done.plan.moves} == {"certain"}
+    assert sr.of(done.target).read("fc/w").tobytes() == sr.of(source).read("fc/w").tobytes()
+
+
+def test_one_side_alone_declared_bare_settles_nothing() -> None:
+    stateregistry_torch.register_layer(TorchOwn, stateregistry_torch.bare)
+    assert "NnxOwn, a type that nobody declared" in told(sr.plan(OWN["torch"](), OWN["nnx"]()))
+
+
+@pytest.mark.parametrize("framework", list(OWN))
+def test_holders_say_which_module_has_an_entry(framework: str) -> None:
+    holders = sr.of(OWN[framework]()).holders
+    assert holders.keys() == {"fc/w", "fc/b"}
+    told_ = {(holder.type, holder.path, holder.bare) for holder in holders.values()}
+    assert told_ == {(f"{__name__}.{NAMES[framework]}", "fc", False)}
+
+
+def test_nothing_holds_the_entries_of_a_file(tmp_path: Any) -> None:
+    sr.save(OWN["torch"](), tmp_path / "x.safetensors")
+    with sr.open(tmp_path / "x.safetensors") as file:
+        assert dict(file.holders) == dict(file.activations) == {}
+
+
+# ------------------------------------------------------------------------------------------------ config and shapes
+
+
+def regrouped() -> torch.nn.Module:
+    module = torch.nn.Conv2d(S, S, 3)
+    module.groups = 3
+    return module
+
+
+def other_heads() -> torch.nn.Module:
+    module = torch.nn.MultiheadAttention(S, 2)
+    module.num_heads = 3
+    return module
+
+
+def other_norm(**changed: Any) -> torch.nn.Module:
+    module = torch.nn.GroupNorm(2, S)
+    for name, value in changed.items():
+        setattr(module, name, value)
+    return module
+
+
+def resized(cls: Any, name: str, value: Any) -> torch.nn.Module:
+    module = cls(S, S, 3)
+    setattr(module, name, value)
+    return module
+
+
+TORCH_WRONG = {
+    "groups": (regrouped, "groups=3 does not divide 4 (out): weight has the shape (4, 4, 3, 3)"),
+    "groups of a transposed one": (
+        lambda: resized(torch.nn.ConvTranspose1d, "groups", 3),
+        "groups=3 does not divide 4 (in): weight has the shape (4, 4, 3)",
+    ),
+    "heads": (other_heads, "heads=3, head_dim=2: in_proj_weight has the shape (12, 4)"),
+    "groups of a norm": (
+        lambda: other_norm(num_groups=3),
+        "groups=3 does not divide 4 (features): weight has the shape",
+    ),
+    "no groups": (lambda: other_norm(num_groups=0), "groups=0 does not divide 4"),
+    "kernel size": (lambda: resized(torch.nn.Conv1d, "kernel_size", (5,)), "kernel_size=(5,), and the kernel has (3,)"),
+    "stride": (lambda: resized(torch.nn.Conv1d, "stride", (1, 2)), "stride=(1, 2), and the kernel has 1 spatial axes"),
+    "padding": (lambda: resized(torch.nn.Conv2d, "padding", (1, 2, 3)), "padding=(1, 2, 3), and the kernel has 2"),
+}
+
+
+@pytest.mark.parametrize("what", TORCH_WRONG)
+def test_config_that_contradicts_a_shape_is_refused_in_torch(what: str) -> None:
+    make, text = TORCH_WRONG[what]
+    reg = sr.of(torch_net(make()))
+    with pytest.raises(AxesError) as caught:
+        _ = reg.layers
+    assert text in str(caught.value)
+    assert "fc (torch.nn.modules." in str(caught.value)
+    assert all(key.startswith("fc/") for key in caught.value.keys)
+    assert len(reg) > 0, "the entries are there all the same"
+    with pytest.raises(AxesError):
+        sr.plan(torch_net(make()), to="flax-nnx")
+
+
+def nnx_changed(module: Any, **changed: Any) -> Any:
+    for name, value in changed.items():
+        setattr(module, name, value)
+    return nnx_net(module)
+
+
+RNGS = nnx.Rngs(0)
+NNX_WRONG = {
+    "groups": (
+        lambda: nnx_changed(nnx.Conv(S, S, (3, 3), rngs=RNGS), feature_group_count=3),
+        "groups=3 does not divide 4 (out): kernel has the shape (3, 3, 4, 4)",
+    ),
+    "heads": (
+        lambda: nnx_changed(nnx.MultiHeadAttention(2, S, decode=False, rngs=RNGS), num_heads=4, num_kv_heads=4),
+        "query/kernel has the shape (4, 2, 2), and the module says (4, 4, 2) with heads=4",
+    ),
+    "features": (
+        lambda: nnx_changed(nnx.LayerNorm(S, rngs=RNGS), num_features=5),
+        "scale has the shape (4,), and the module says (5,)",
+    ),
+    "normalised axes": (
+        lambda: nnx_changed(nnx.Conv(S, S, (3, 3), rngs=RNGS), kernel_size=(5, 5)),
+        "kernel_size=(5, 5), and the kernel has (3, 3)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NNX_WRONG)
+def test_config_that_contradicts_a_shape_is_refused_in_nnx(what: str) -> None:
+    make, text = NNX_WRONG[what]
+    with pytest.raises(AxesError) as caught:
+        _ = sr.of(make()).layers
+    assert text in str(caught.value)
+    assert "fc (flax.nnx." in str(caught.value)
+
+
+LINEN_WRONG = {
+    "groups of a norm": (
+        lambda name: nn.GroupNorm(2, name=name), lambda name: nn.GroupNorm(3, name=name), "fc (GroupNorm)", "3",
+    ),
+    "heads": (
+        lambda name: nn.MultiHeadDotProductAttention(2, name=name),
+        lambda name: nn.MultiHeadDotProductAttention(4, name=name), "fc/query (DenseGeneral)", "(4, 2, 2)",
+    ),
+    "groups": (
+        lambda name: nn.Conv(S, (3,), name=name), lambda name: nn.Conv(S, (3,), feature_group_count=2, name=name),
+        "fc (Conv)", "(3, 4, 4)",
+    ),
+    "kernel size": (
+        lambda name: nn.Conv(S, (3,), name=name), lambda name: nn.Conv(S, (5,), name=name), "fc (Conv)", "(3, 4, 4)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LINEN_WRONG)
+def test_config_that_contradicts_a_shape_is_refused_in_linen(what: str) -> None:
+    made, other, where, text = LINEN_WRONG[what]
+    x = np.ones((2, 5, S), np.float32)
+    variables = linen(made, x).unwrap()
+    reg = sr.of(variables, module=LinenNet(other), args=(x,))
+    with pytest.raises(AdapterError) as caught:
+        _ = reg.layers
+    assert f"cannot be run on these variables at {where}" in str(caught.value)
+    assert text in str(caught.value)
+
+
+def test_the_config_of_a_registered_layer_is_held_against_its_shapes_too() -> None:
+    def build(_: Any) -> Layer:
+        return Layer("conv", "", (Piece("kernel", "w", "out in/groups spatial.0"),), config={"groups": 3})
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.rand(S, S, S))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    stateregistry_torch.register_layer(Own, build)
+    with pytest.raises(AxesError, match=r"fc \(.*Own\): the config contradicts the state: groups=3"):
+        _ = sr.of(torch_net(Own())).layers
+
+
+def test_other_heads_are_a_problem_although_every_array_has_its_size() -> None:
+    source = torch_net(torch.nn.MultiheadAttention(S, 4, batch_first=True))
+    target = nnx_net(nnx.MultiHeadAttention(2, S, decode=False, rngs=RNGS))
+    text = told(sr.plan(source, target, allow=("choice",)))
+    assert "axes: fc -> fc: the two cut their arrays in other ways: heads 4 and 2, head_dim 1 and 2" in text
+    same = sr.plan(source, torch_net(torch.nn.MultiheadAttention(S, 2, batch_first=True)))
+    assert same.ok
+    assert {(one.name, one.source, one.target) for one in same.findings} == {("heads", 4, 2), ("head_dim", 1, 2)}
+
+
+# ------------------------------------------------------------------------------------------------ one framework
+
+
+def test_one_framework_that_holds_a_kernel_in_two_orders_moves_its_axes() -> None:
+    """A square kernel of the same name: copied as it lies, every number would be in another place."""
+    stateregistry_torch.register_layer(
+        "my_models.Turned",
+        lambda _: Layer("linear", "", (Piece("kernel", "weight", "in out"), Piece("bias", "bias", "out"))),
+    )
+    turned = type("Turned", (torch.nn.Linear,), {"forward": lambda self, x: x @ self.weight, "__module__": "my_models"})
+    source, target = torch_net(turned(S, S)), torch_net(torch.nn.Linear(S, S))
+    expected = source["fc"].weight.detach().numpy().T
+    done = sr.convert(source, target)
+    assert np.ascontiguousarray(done.target["fc"].weight.detach().numpy()).tobytes() == expected.copy().tobytes()
+    back = done.plan.invert().execute(done.target, torch_net(turned(S, S)))
+    assert torch.equal(back.target["fc"].weight, source["fc"].weight)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_transposed_convolutions_of_one_framework_that_store_their_kernel_otherwise(first: bool) -> None:
+    def make(transpose: bool, seed: int) -> Any:
+        layer = nnx.ConvTranspose(S, S, (3, 3), transpose_kernel=transpose, rngs=nnx.Rngs(seed))
+        return nnx_net(layer)
+
+    image = np.random.default_rng(0).normal(size=(1, 5, 5, S)).astype(np.float32)
+    source = make(first, 1)
+    target = sr.convert(source, make(not first, 2)).target
+    expected = np.asarray(source["fc"](image))
+    assert np.abs(np.asarray(target["fc"](image)) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+# ------------------------------------------------------------------------------------------------ weak names
+
+
+def test_two_layers_of_common_names_are_a_cell_without_gates_only_if_the_caller_says_so() -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            return nn.RNN(nn.SimpleCell(S, name="cell"))(x)
+
+    x = np.ones((2, 3, S), np.float32)
+    variables = Net().init(jax.random.key(0), x)
+    assert {layer.path: layer.kind for layer in sr.of(variables).layers if layer.inferred}["cell"] == "rnn"
+    plan = sr.plan(variables, to="torch", allow=("choice",))
+    assert {problem.problem for problem in plan.problems} == {"assumption"}
+    assert "as two linear layers of a module could be called as well" in told(plan)
+    graded = {move.target: move.grade for move in plan.moves}
+    assert set(graded.values()) == {"assumption"}, graded
+    assert sr.plan(variables, to="torch", allow=("choice", "assumption")).ok
+    assert sr.plan(variables, to="torch", allow=("choice",), rules={"layer": [{"path": "cell", "kind": "rnn"}]}).ok
+    known = torch.nn.ModuleDict({"cell": torch.nn.RNN(S, S)})
+    assert sr.plan(variables, known, allow=("choice",)).ok, "a model that knows settles it"
+
+
+def test_a_norm_of_more_than_one_axis_that_names_alone_suggest_is_an_assumption() -> None:
+    flat = {"params": {"n": {"scale": np.ones(S, np.float32)}}}
+    wide = {"params": {"n": {"scale": np.ones((S, S), np.float32)}}}
+    rules = {"layer": [{"path": "n", "kind": "rms_norm"}]}
+    assert {move.grade for move in sr.plan(sr.of(flat), to="torch", rules=rules).moves} == {"certain"}
+    assert {move.grade for move in sr.plan(sr.of(wide), to="torch", rules=rules).moves} == {"certain"}
+    assert "ambiguous" in told(sr.plan(sr.of(wide), to="torch")) or "assumption" in told(
+        sr.plan(sr.of(wide), to="torch")
+    )
+
+
+@pytest.mark.parametrize("dialect", ["torch", "flax-nnx"])
+def test_an_ambiguous_layer_is_reported_with_its_path_its_candidates_and_the_rule(dialect: str, tmp_path: Any) -> None:
+    if dialect == "torch":
+        sr.save(torch_net(torch.nn.Conv1d(S, S, 3)), tmp_path / "x.safetensors")
+        source, to = tmp_path / "x.safetensors", "flax-nnx"
+    else:
+        sr.save(nnx_net(nnx.Conv(S, S, (3,), rngs=RNGS)), tmp_path / "x.safetensors")
+        source, to = tmp_path / "x.safetensors", "torch"
+    text = told(sr.plan(source, to=to))
+    assert "fc" in text
+    assert "conv or conv_transpose" in text
+    assert '[[layer]] path = "fc" kind = "conv"' in text
+
+
+def test_the_config_of_an_adapter_that_does_not_check_is_held_against_its_shapes_by_the_plan() -> None:
+    def side(dialect: str, groups: int) -> Side:
+        piece = Piece("kernel", "k", "out in/groups *spatial")
+        layer = Layer("conv", "at", (piece,), type="Conv", config={"groups": groups})
+        return Side(dialect, {"at/k": Entry(Kind.PARAMETER, (S, S, 3), "float32")}, layers=(layer,))
+
+    assert make(side("here", 2), side("there", 2)).ok
+    for source, target in ((side("here", 3), side("there", 2)), (side("here", 2), side("there", 3))):
+        (problem,) = make(source, target).problems
+        assert problem.problem == "axes"
+        assert "the config of the Conv contradicts its arrays: groups=3 does not divide 4 (out): k has" in problem.text
