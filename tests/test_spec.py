@@ -40,6 +40,7 @@ CHAPTERS = {
     "SNAP": "snapshots",
     "CONV": "conversion",
     "ERR": "errors",
+    "LAYER": "layers",
 }
 
 _SENTENCE = re.compile(r"\*\*(SR-[A-Z]+-\d{3})\*\* \((MUST NOT|MUST|SHOULD|MAY)(?:, `([a-z0-9_.]+)`)?\) (\S.*[.])")
@@ -85,7 +86,9 @@ def chapter_of(requirement_id: str) -> str:
 
 
 def capabilities(markdown: str) -> list[str]:
-    return [row[1] for line in markdown.splitlines() if (row := _CAPABILITY_ROW.match(line))]
+    """The capabilities of the table that describes them: other chapters have tables of other names."""
+    lines = [line for title, lines in chapters(markdown) if title == "Conventions" for line in lines]
+    return [row[1] for line in lines if (row := _CAPABILITY_ROW.match(line))]
 
 
 def parse(markdown: str) -> tuple[list[Requirement], list[str]]:
@@ -189,7 +192,7 @@ def test_the_twin_is_written_as_the_project_writes_json(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_errors_of_the_specification_are_the_errors_of_the_code(version: str) -> None:
     rows = [row for line in spec_text(version).splitlines() if (row := _ERROR_ROW.match(line))]
-    assert len(rows) == 17
+    assert len(rows) == 18
     named = set(re.findall(r"`([A-Z]\w+Error)`", spec_text(version)))
     builtin = {name for name in named if hasattr(builtins, name)}
     assert named - builtin == {row[1] for row in rows}, "an error is named in the text and not in the table"
@@ -315,7 +318,8 @@ def test_every_draft_and_every_requirement_is_accounted_for() -> None:
     rows = re.findall(r"^\| ([A-Z]\d+) \| ", note, re.MULTILINE)
     assert rows == [f"{letter}{number}" for letter, last in DRAFTS.items() for number in range(1, last + 1)]
     assert len(rows) == 69
-    found, _ = parse(spec_text("0.1"))
+    # The drafts were about state; the chapter on layers was written later.
+    found = [requirement for requirement in parse(spec_text("0.1"))[0] if requirement.chapter != "layers"]
     assert set(_ID.findall(note)) == {requirement.id for requirement in found}
     assert re.search(rf"\bis {len(found)}\s+sentences\b", note), f"the note does not count {len(found)} sentences"
 

@@ -11,5 +11,6 @@ from stateregistry_conformance.declaration import Declaration as Declaration
 from stateregistry_conformance.declaration import Leaf as Leaf
 from stateregistry_conformance.harness import Harness as Harness
 from stateregistry_conformance.harness import Specimen as Specimen
+from stateregistry_conformance.trials.case import LayerCase as LayerCase
 
-__all__ = ["CannotBuild", "Declaration", "Harness", "Leaf", "Specimen"]
+__all__ = ["CannotBuild", "Declaration", "Harness", "LayerCase", "Leaf", "Specimen"]

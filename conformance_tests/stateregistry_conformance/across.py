@@ -33,12 +33,14 @@ def partners(subject: Subject) -> tuple[dict[str, Subject], dict[str, str]]:
     for point in sorted(importlib.metadata.entry_points(group=_GROUP), key=lambda point: point.name):
         try:
             harness = point.load()
+            if harness is subject.harness or harness.name == subject.name:
+                continue
+            other = Subject(harness)
+            other.can_build(core())  # many import their framework only now
         except Exception as error:  # noqa: BLE001  # its framework is not installed, or it is broken: neither is our subject's fault
-            lost[point.name] = f"cannot be imported: {type(error).__name__}: {error}"
+            lost[point.name] = f"cannot be used: {type(error).__name__}: {error}"
             continue
-        if harness is subject.harness or harness.name == subject.name:
-            continue
-        found[point.name] = Subject(harness)
+        found[point.name] = other
     return found, lost
 
 

@@ -28,5 +28,6 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "fault": "(harness) a native write that can be made to fail on demand",
         "empty": "a model without any entry",
         "native_trainable": "a flag of its own that says whether a parameter is trainable",
+        "layers": "standard layers, which the adapter declares by roles and named axes",
     }
 )

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from stateregistry import plugins
 from stateregistry.entry import DTYPES
 from stateregistry.errors import StateError
 from stateregistry_conformance.capabilities import CAPABILITIES
 from stateregistry_conformance.check import Check
 from stateregistry_conformance.declaration import CannotBuild, Declaration, Leaf
-from stateregistry_conformance.harness import SupportsFault
+from stateregistry_conformance.harness import SupportsFault, SupportsLayers
 from stateregistry_conformance.samples import BUFFER, PARAMETER, abstract, core, tied, transient, typed, values
+from stateregistry_conformance.trials.cases import BASES, PLAIN
 from stateregistry_conformance.verdict import FalseClaim, HarnessError, NotApplicable, NotHeld, NotTestable
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ ABSENT: Final = "absent"
 REFUSED: Final = "refused"
 UNDECLARED: Final = "undeclared-support"
 UNPROBED: Final = "unprobed"
+UNTRIED: Final = "untried"
 
 
 def _samples(capability: str) -> list[Declaration]:
@@ -160,10 +163,67 @@ def _in_place(h: Subject) -> bool:
         return True
 
 
+def _claim_layers(h: Subject, v: Verdict) -> None:
+    if isinstance(h.harness, SupportsLayers):
+        built, reason = _first_layer(h.harness)
+        if "layers" in h.capabilities:
+            if not built:
+                raise FalseClaim(f"the harness claims layers and cannot build one: {reason}")
+            v.holds(True, "a layer is built")
+            v.passed()
+            return
+        if not built:
+            raise NotApplicable(f"not claimed, and the framework cannot hold it: {reason}", ABSENT)
+        raise NotTestable(
+            f"{UNDECLARED}: the harness builds layers and does not claim them: claim layers, or leave the probe out",
+            UNDECLARED,
+        )
+    if "layers" in h.capabilities:
+        raise FalseClaim("the harness claims layers and has no build_layer")
+    if _declares_layers(h):
+        raise NotApplicable(
+            "not claimed, and the adapter declares layers: untested, as the harness has no build_layer",
+            UNTRIED,
+        )
+    raise NotApplicable("not claimed, and the adapter declares no layers", ABSENT)
+
+
+def _first_layer(probe: SupportsLayers) -> tuple[bool, str]:
+    """Whether the harness builds one plain layer of those that it says the adapter declares, else why it does not."""
+    try:
+        kinds = frozenset(probe.layer_kinds())
+    except Exception as error:
+        raise HarnessError(f"layer_kinds of the harness raised {type(error).__name__}: {error}") from error
+    reason = f"none of its layer kinds is one: {', '.join(sorted(kinds)) or 'there are none'}"
+    for name in (name for kind, names in BASES.items() if kind in kinds for name in names):
+        try:
+            probe.build_layer(PLAIN[name])
+        except CannotBuild as error:
+            reason = str(error)
+        except Exception as error:
+            raise HarnessError(
+                f"build_layer({name!r}) of the harness raised {type(error).__name__}: {error}"
+            ) from error
+        else:
+            return True, ""
+    return False, reason
+
+
+def _declares_layers(h: Subject) -> bool:
+    """Whether an adapter says what layers are: of a model, or in a table."""
+    try:
+        registry = h.registry(h.build(core()))
+        known = plugins.adapters().get(registry.adapter)
+        return bool(registry.layers) or getattr(known, "dialect", None) is not None
+    except Exception:  # noqa: BLE001  # an adapter that raises here is decided by the directed checks
+        return False
+
+
 def _checks() -> dict[str, Check]:
+    own = {"fault": _claim_fault, "layers": _claim_layers}
     found = {}
     for capability in CAPABILITIES:
-        body = _claim_fault if capability == "fault" else partial(_claim, capability)
+        body = own.get(capability) or partial(_claim, capability)
         found[f"claims.{capability}"] = Check(f"claims.{capability}", ("",), body, "smoke")
     return found
 

@@ -96,7 +96,8 @@ def run(request: Request, terminal: Terminal) -> int:
                 log=log.append,
             )
     except HarnessError as error:
-        said = str(error) if request.name in str(error) else f"{request.name}: {error}"
+        named = str(error).startswith(("no harness", "the harness"))
+        said = str(error) if named else f"{request.name}: {error}"
         raise errors.AdapterError(said) from error
     if terminal.debug and any(log):
         terminal.say("".join(log).rstrip())

@@ -66,6 +66,7 @@ class Leaf:
     persistent: bool = True
     rng: bool = False
     concrete: bool = True
+    _entry: Entry = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         keys.split(self.key)
@@ -77,6 +78,7 @@ class Leaf:
         owned = np.array(self.value, order="C", copy=True)  # a declaration never changes, whoever scribbles
         owned.flags.writeable = False
         object.__setattr__(self, "value", owned)
+        object.__setattr__(self, "_entry", self._made())
 
     @property
     def can_train(self) -> bool:
@@ -91,6 +93,9 @@ class Leaf:
     @property
     def entry(self) -> Entry:
         """What the registry must list for it."""
+        return self._entry
+
+    def _made(self) -> Entry:
         return Entry(
             self.kind,
             self.value.shape,
@@ -119,6 +124,7 @@ class Declaration:
 
     leaves: tuple[Leaf, ...] = ()
     ties: Mapping[str, str] = field(default_factory=dict)
+    _entries: Mapping[str, Entry] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [leaf.key for leaf in self.leaves]
@@ -133,6 +139,8 @@ class Declaration:
         keys.check_prefix_free(everything)
         object.__setattr__(self, "leaves", tuple(self.leaves))
         object.__setattr__(self, "ties", MappingProxyType(dict(self.ties)))
+        found = {self.canonical(leaf.key): leaf.entry for leaf in self.leaves}
+        object.__setattr__(self, "_entries", {key: found[key] for key in sorted(found)})
 
     def leaf(self, key: str, /) -> Leaf:
         """The leaf that a key or alias means."""
@@ -146,8 +154,7 @@ class Declaration:
 
     def entries(self) -> dict[str, Entry]:
         """What `dict(registry)` must equal: entries by canonical key, sorted."""
-        found = {self.canonical(leaf.key): leaf.entry for leaf in self.leaves}
-        return {key: found[key] for key in sorted(found)}
+        return dict(self._entries)
 
     def aliases(self) -> dict[str, str]:
         """What `dict(registry.aliases)` must equal."""

@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, final, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
 
     from stateregistry.registry import StateRegistry
     from stateregistry_conformance.declaration import Declaration, Leaf
+    from stateregistry_conformance.trials.case import LayerCase
 
 
 @runtime_checkable
@@ -164,6 +165,53 @@ class SupportsSpecimens(Protocol):
 
     def specimen(self, name: str, /) -> Specimen:
         """A fresh specimen of one of `SPECIMENS`.
+
+        Raises:
+            CannotBuild: the framework cannot make such a model, with the reason.
+        """
+
+
+#: Every odd layer that the suite asks for, with what `keys` of its `Specimen` are; its `declaration` is not used.
+ODD_LAYERS: Mapping[str, str] = MappingProxyType(
+    {
+        "undeclared": "a module of a type that nobody declared, whose arrays have the names and shapes of a linear layer, "
+        "as `keys`",
+        "overridden": "a module of a type made from a declared one that computes something else, with its arrays as `keys`",
+        "bare": "a parameter of its own with the shape of a linear kernel, as `keys`, beside a linear layer",
+        "contradiction": "a layer whose config contradicts the shapes of its arrays, `keys`",
+        "norm_of_several": "weight_norm over a native array of several roles, with a norm across the roles; `keys` are all "
+        "arrays that it is computed from",
+    }
+)
+
+
+@runtime_checkable
+class SupportsLayers(Protocol):
+    """Needed for the capability `layers`: layers as the framework makes and runs them, without the adapter.
+
+    `registry`, `peek` and `poke` take the models that are built here, too.
+    """
+
+    def layer_kinds(self) -> Collection[str]:
+        """Every layer kind that the adapter declares, and which of `weight_norm`, `spectral_norm` and `stacked` it knows."""
+
+    def build_layer(self, case: LayerCase, /) -> Any:
+        """A fresh native model that is the layer and nothing else, in evaluation; its values are written by `poke`.
+
+        Raises:
+            CannotBuild: the framework has no such layer, or not with such config; what is asked for is never left out.
+        """
+
+    def layer_forward(self, model: Any, inputs: Sequence[np.ndarray], /) -> np.ndarray:
+        """What the framework computes, in float32 or float64, channels last.
+
+        Args:
+            model: from `build_layer`.
+            inputs: `case.inputs`, in float64 and channels last: the module gets them in its own dtype and order of axes.
+        """
+
+    def odd_layer(self, name: str, /) -> Specimen:
+        """A fresh model of one of `ODD_LAYERS`.
 
         Raises:
             CannotBuild: the framework cannot make such a model, with the reason.

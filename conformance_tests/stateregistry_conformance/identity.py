@@ -1,7 +1,7 @@
 """Identity: digests that say by which requirements and by which suite a report was made.
 
 Equal digests mean equal content, whatever the platform: requirements as canonical JSON, sources with the line ends of Unix.
-Everything of the suite that decides a verdict is in its digest; how reports are drawn, and the formulas of layers, are not.
+Everything of the suite that decides a verdict is in its digest; how reports are drawn is not.
 Imports the standard library.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Parts of the suite that draw reports, or that no check uses.
 _UNDECIDING = frozenset(
-    {"formulas", "page", "table.py", "text.py", "badge.py", "plugin.py", "suite.py", "command.py",
+    {"page", "table.py", "text.py", "badge.py", "plugin.py", "suite.py", "command.py",
      "__main__.py", "__pycache__"}
 )  # fmt: skip
 _SUFFIXES = (".py", ".json", ".safetensors", ".npz", ".bin", ".toml")

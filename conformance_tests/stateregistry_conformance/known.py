@@ -117,7 +117,10 @@ def apply(rows: Iterable[Row], known: Iterable[Expected], today: dt.date) -> tup
     failed = {row.requirement for row in changed if row.status is Status.EXPECTED_FAIL}
     ended = {row.check for row in changed if row.status is Status.EXPECTED_FAIL}
     changed = [
-        replace(row, status=Status.EXPECTED_FAIL) if row.check in ended and unreached(row) else row for row in changed
+        replace(row, status=Status.EXPECTED_FAIL)
+        if (row.check in ended and unreached(row)) or (row.status is Status.UNTESTED and row.blockers & failed)
+        else row
+        for row in changed
     ]
     stale = []
     for name, one in listed.items():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 from stateregistry_conformance import known
 from stateregistry_conformance.capabilities import CAPABILITIES
 from stateregistry_conformance.check import PROFILES
-from stateregistry_conformance.claims import ABSENT, CLAIMS
+from stateregistry_conformance.claims import ABSENT, CLAIMS, UNTRIED
 from stateregistry_conformance.identity import requirements_digest, suite_digest
 from stateregistry_conformance.runner import selected, unmet
 from stateregistry_conformance.specification import VERSION, requirements
@@ -99,7 +99,8 @@ def _rows(report: Report) -> list[str]:
              if _of_the_list(row) and (row.check not in listed or row.status is not Status.STALE)]  # fmt: skip
     excused = {one.requirement for one in report.known}
     said += [f"{row.requirement} is an expected failure and is not listed" for row in report.rows
-             if row.status is Status.EXPECTED_FAIL and row.requirement not in excused and not known.unreached(row)]  # fmt: skip
+             if row.status is Status.EXPECTED_FAIL and row.requirement not in excused
+             and not known.unreached(row) and not row.blockers & excused]  # fmt: skip
     return said
 
 
@@ -141,7 +142,7 @@ def level(report: Report) -> Level:
     open_ += [
         f"{row.check.removeprefix('claims.')}: {row.detail}"
         for row in report.rows
-        if row.check in CLAIMS and row.status is Status.NOT_APPLICABLE and row.note != ABSENT
+        if row.check in CLAIMS and row.status is Status.NOT_APPLICABLE and row.note not in {ABSENT, UNTRIED}
     ]
     name = FULL if not open_ else CAPABLE if kept else CORE
     return Level(name, report.header.spec, kept, tuple(open_))

@@ -24,7 +24,7 @@ from stateregistry_conformance.claims import CLAIMS
 from stateregistry_conformance.smoke import SMOKE, members
 from stateregistry_conformance.specification import conditional, exactly_one, excluded, requirements
 from stateregistry_conformance.subject import Subject, smoke
-from stateregistry_conformance.verdict import HarnessError, Row, Status, Stop, Verdict, combined
+from stateregistry_conformance.verdict import BLOCKED_BY, HarnessError, Row, Status, Stop, Verdict, combined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,7 +145,8 @@ def run_check(subject: Subject, one: Check, *, named: str, profile: Profile = PR
         failed = status in {Status.FAIL, Status.ERROR}
         blamed = blame if failed or status is Status.UNTESTED else ""
         repro = reproduction(one, named, profile) if failed else ""
-        rows.append(Row(name, one.name, status, _plain(detail), repro, one.layer, blamed, note))
+        noted = "" if note.startswith(BLOCKED_BY) and status is not Status.UNTESTED else note
+        rows.append(Row(name, one.name, status, _plain(detail), repro, one.layer, blamed, noted))
     return rows + _of_a_wrong_claim(one, rows)
 
 
@@ -169,7 +170,7 @@ def _decide(subject: Subject, one: Check, verdict: Verdict, profile: Profile) ->
         return "suite" if ours else "adapter", ""
     verdict.close()
     failed = any(status is Status.FAIL for status, _ in verdict.statuses.values())
-    return "adapter" if failed else "suite", ""
+    return "adapter" if failed or verdict.note else "suite", verdict.note
 
 
 def _of_a_wrong_claim(one: Check, rows: list[Row]) -> list[Row]:
@@ -201,7 +202,7 @@ def reproduction(one: Check, named: str, profile: Profile) -> str:
         imports += ["from stateregistry_conformance.runner import find_harness, run"]
         call = f"run(find_harness({named!r}), [CHECKS[{one.name!r}]]{given})"
     lines = [
-        f"# {', '.join(one.ids) if any(one.ids) else 'the harness'}",
+        f"# {', '.join(one.ids[:3]) if any(one.ids) else 'the harness'}{', ...' if len(one.ids) > 3 else ''}",
         f"# python -m stateregistry_conformance {shlex.quote(named)} --check {one.name}{flag}",
         *imports,
         f"for row in {call}:",

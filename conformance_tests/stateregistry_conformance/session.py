@@ -26,7 +26,7 @@ from stateregistry_conformance.report import Header, Report, ReportError, row_fr
 from stateregistry_conformance.runner import as_rows, everything, reproduction, selected
 from stateregistry_conformance.smoke import LENIENT, SMOKE
 from stateregistry_conformance.specification import VERSION, requirements
-from stateregistry_conformance.verdict import HarnessError, Row, Status
+from stateregistry_conformance.verdict import NOT_INSTALLED, HarnessError, Row, Status
 
 #: Seconds that one check may take. Checks of the layers `lockstep` and `across` are many in one.
 TIME_LIMIT: Final = 60.0
@@ -197,7 +197,8 @@ def conform(
         log: is given what the harness printed.
 
     Raises:
-        HarnessError: there is nothing to run: the harness cannot be found or imported, or is no harness.
+        HarnessError: there is nothing to run: the harness cannot be found or imported, is no harness, or needs a package
+            that is not installed.
         KeyError: no check of that name.
     """
     chosen = selected(profile) if checks is None else tuple(everything()[name] for name in checks)
@@ -210,6 +211,8 @@ def conform(
             found = session.run(one)
             rows += found
             if one.name in SMOKE and any(_fatal(session, row) for row in found):
+                if found[0].note == NOT_INSTALLED:
+                    raise HarnessError(f"it needs a package that is not installed: {found[0].detail}")
                 session.give_up(f"the harness is wrong ({one.name})")
         header = _header(session, who, checks)
         if log is not None:

@@ -8,33 +8,49 @@ Imports NumPy and the core.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import numpy as np
 
 from stateregistry_conformance import samples
 from stateregistry_conformance.check import PROFILES
 from stateregistry_conformance.declaration import CannotBuild, Declaration, Leaf
+from stateregistry_conformance.grounds import Blocked, Fault, Grounds, needed
 from stateregistry_conformance.harness import (
+    ODD_LAYERS,
     SPECIMENS,
     Harness,
     Specimen,
     SupportsDescription,
     SupportsFault,
     SupportsFingerprint,
+    SupportsLayers,
     SupportsRestructure,
     SupportsSpecimens,
     SupportsTrainable,
     SupportsTraining,
 )
-from stateregistry_conformance.verdict import FalseClaim, HarnessError, NotApplicable, NotTestable, Stop
+from stateregistry_conformance.trials.trial import Trials
+from stateregistry_conformance.verdict import (
+    NOT_INSTALLED,
+    FalseClaim,
+    HarnessError,
+    NotApplicable,
+    NotHeld,
+    NotTestable,
+    Stop,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from stateregistry.registry import StateRegistry
+    from stateregistry_conformance.trials.case import LayerCase
 
 P = TypeVar("P")
+
+#: What an adapter violates whose use of a model keeps the framework from changing it.
+_SPOILERS: Final = ("SR-LIST-009", "SR-WRITE-009")
 
 
 @final
@@ -55,6 +71,46 @@ class Subject:
         self.named = harness.name
         self.capabilities = frozenset(harness.capabilities)
         self._rich: Declaration | None = None
+        self._grounds = Grounds(self)
+        self._ids: tuple[str, ...] = ()
+        self._needs: frozenset[str] = frozenset()
+        self._blocked: list[Fault] = []
+        self._built: list[tuple[Any, Callable[[], Any]]] = []
+        self._used: list[Any] = []
+        #: The layers that were tried: each case once.
+        self.trials = Trials(self)
+
+    # ---------------------------------------------------------------- grounds
+
+    def begin(self, ids: tuple[str, ...]) -> None:
+        """A check of these requirements begins: what it builds must be sound as far as it stands on it."""
+        self._ids, self._needs, self._blocked = ids, needed(ids), []
+        self._built, self._used = [], []
+
+    def end(self) -> tuple[Blocked, ...]:
+        """The check has ended: why it had to leave something out."""
+        left = tuple(Blocked(fault) for fault in self._blocked)
+        self.begin(())
+        return left
+
+    def _spoilt(self, model: Any, door: Callable[[Any], object], error: HarnessError) -> None:
+        """Blame the adapter for a side door that fails on a model that it has had, and works on a fresh one like it."""
+        again = next((again for one, again in self._built if one is model), None)
+        if again is None or not any(one is model for one in self._used):
+            return
+        try:
+            door(again())
+        except Exception:  # noqa: BLE001  # it fails on any model: the harness is wrong
+            return
+        text = f"a native change fails after the registry was used, and does not before: {error}"
+        if not self._ids or set(self._ids) & set(_SPOILERS):
+            raise NotHeld(text) from error
+        raise Blocked(Fault("", _SPOILERS, text)) from error
+
+    def _stand(self, declaration: Declaration) -> None:
+        faults = self._grounds.faults(declaration, self._needs, self._ids) if self._needs else ()
+        if faults:
+            raise Blocked(faults[0])
 
     # ---------------------------------------------------------------- building
 
@@ -65,10 +121,13 @@ class Subject:
             raise NotApplicable(f"{self.name} does not claim {', '.join(missing)}")
         try:
             with self._blamed("build"):
-                return self.harness.build(declaration)
+                model = self.harness.build(declaration)
         except CannotBuild as reason:
             needs = ", ".join(sorted(declaration.needs())) or "the core only"
             raise FalseClaim(f"the harness cannot build what it claims ({needs}): {reason}") from reason
+        self._stand(declaration)
+        self._built.append((model, lambda: self.harness.build(declaration)))
+        return model
 
     def try_build(self, declaration: Declaration) -> Any:
         """A fresh model, whatever the harness claims.
@@ -85,16 +144,39 @@ class Subject:
             return None
         try:
             with self._blamed("build"):
-                return self.harness.build(declaration)
+                model = self.harness.build(declaration)
         except CannotBuild:
             return None
+        self._stand(declaration)
+        self._built.append((model, lambda: self.harness.build(declaration)))
+        return model
 
     def rich(self) -> Declaration:
-        """As much as the framework can hold at once: every dtype, rank, kind and flag that it has."""
+        """As much as the framework can hold at once: every dtype, rank, kind and flag that it has.
+
+        Less the places that a check cannot stand on: it is blocked as far as they go.
+        """
         if self._rich is None:
-            held = tuple(leaf for leaf in samples.rich() if self.can_build(Declaration((leaf,))) is not None)
+            held = tuple(leaf for leaf in samples.rich() if self._holds(leaf))
             self._rich = Declaration(held)
-        return self._rich
+        faults = self._grounds.faults(self._rich, self._needs, self._ids)
+        if not faults:
+            return self._rich
+        self._blocked += faults
+        lost = {fault.key for fault in faults}
+        left = Declaration(tuple(leaf for leaf in self._rich.leaves if leaf.key not in lost))
+        if "" in lost or not left.leaves or self._grounds.faults(left, self._needs, self._ids):
+            raise Blocked(faults[0])
+        return left
+
+    def _holds(self, leaf: Leaf) -> bool:
+        if Declaration((leaf,)).needs() - self.capabilities:
+            return False
+        try:
+            self.try_build(Declaration((leaf,)))
+        except CannotBuild:
+            return False
+        return True
 
     def specimen(self, name: str) -> Specimen:
         """An odd model of `SPECIMENS`; not applicable where the framework has no such thing."""
@@ -109,12 +191,15 @@ class Subject:
         probe = self._probe(SupportsSpecimens, "specimen")
         try:
             with self._blamed(f"specimen({name!r})"):
-                return probe.specimen(name)
+                found = probe.specimen(name)
         except CannotBuild as reason:
             return str(reason)
+        self._built.append((getattr(found, "model", None), lambda: probe.specimen(name).model))
+        return found
 
     def registry(self, model: Any) -> StateRegistry:
         """The registry under test."""
+        self._used.append(model)
         self._trace("registry")
         try:
             return self.harness.registry(model)
@@ -139,8 +224,12 @@ class Subject:
 
     def poke(self, model: Any, key: str, value: np.ndarray) -> Any:
         """Write natively; returns the model."""
-        with self._blamed("poke"):
-            return self.harness.poke(model, key, value)
+        try:
+            with self._blamed("poke"):
+                return self.harness.poke(model, key, value)
+        except HarnessError as error:
+            self._spoilt(model, lambda fresh: self.harness.poke(fresh, key, value), error)
+            raise
 
     def cell(self, model: Any, key: str) -> object:
         """The native object that is the place."""
@@ -155,13 +244,19 @@ class Subject:
         """A model whose native write of a place raises."""
         probe = self._claimed(SupportsFault, "fault", "fault")
         with self._blamed("fault"):
-            return probe.fault(model, key)
+            faulty = probe.fault(model, key)
+        self._built = [(one, again) for one, again in self._built if one is not faulty]  # it is meant to fail
+        return faulty
 
     def train_step(self, model: Any) -> Any:
         """One native step on every trainable parameter."""
         probe = self._probe(SupportsTraining, "train_step")
-        with self._blamed("train_step"):
-            return probe.train_step(model)
+        try:
+            with self._blamed("train_step"):
+                return probe.train_step(model)
+        except HarnessError as error:
+            self._spoilt(model, probe.train_step, error)
+            raise
 
     @property
     def trains(self) -> bool:
@@ -207,6 +302,54 @@ class Subject:
         with self._blamed("fingerprint"):
             return self.harness.fingerprint(model)
 
+    # ---------------------------------------------------------------- layers
+
+    def sound(self) -> None:
+        """Nothing, where every place that the framework can hold is listed, read and written as it should be.
+
+        Raises:
+            Blocked: it is not, so that nothing can be said of what is made of such places.
+        """
+        self.rich()
+        if self._blocked:
+            raise Blocked(self._blocked[0])
+        self.build(samples.core())
+
+    def layer_kinds(self) -> frozenset[str]:
+        """The layer kinds that the adapter declares, and the wrappers that it knows."""
+        probe = self._claimed(SupportsLayers, "build_layer", "layers")
+        with self._blamed("layer_kinds"):
+            return frozenset(probe.layer_kinds())
+
+    def build_layer(self, case: LayerCase) -> Any:
+        """A fresh model that is a layer.
+
+        Raises:
+            CannotBuild: the framework has no such thing.
+        """
+        probe = self._claimed(SupportsLayers, "build_layer", "layers")
+        with self._blamed(f"build_layer({case.name!r})"):
+            return probe.build_layer(case)
+
+    def layer_forward(self, model: Any, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """What a layer computes, natively."""
+        probe = self._claimed(SupportsLayers, "layer_forward", "layers")
+        with self._blamed("layer_forward"):
+            value = probe.layer_forward(model, inputs)
+        if type(value) is not np.ndarray:
+            raise HarnessError(f"layer_forward gave a {type(value).__name__}, not a plain array")
+        return value
+
+    def odd_layer(self, name: str) -> Specimen:
+        """A model of `ODD_LAYERS`; not applicable where the framework has no such thing."""
+        assert name in ODD_LAYERS  # a slip of the suite
+        probe = self._claimed(SupportsLayers, "odd_layer", "layers")
+        try:
+            with self._blamed(f"odd_layer({name!r})"):
+                return probe.odd_layer(name)
+        except CannotBuild as reason:
+            raise NotApplicable(str(reason)) from reason
+
     # ---------------------------------------------------------------- blame
 
     def _probe(self, protocol: type[P], name: str) -> P:
@@ -232,7 +375,8 @@ class Subject:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and not self.alone:
                 raise
-            raise HarnessError(f"{what} of the harness raised {type(error).__name__}: {error}") from error
+            note = NOT_INSTALLED if isinstance(error, ModuleNotFoundError) else ""
+            raise HarnessError(f"{what} of the harness raised {type(error).__name__}: {error}", note) from error
         finally:
             self._trace("")
 

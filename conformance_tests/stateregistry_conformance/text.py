@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, final
 from stateregistry.report.spelling import printable
 from stateregistry_conformance.known import unreached
 from stateregistry_conformance.specification import requirements
-from stateregistry_conformance.verdict import Row, Status
+from stateregistry_conformance.verdict import NOT_REACHED, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,7 +70,7 @@ def verdict(report: Report) -> list[Line]:
         lines += [Line("", _TONES[status], status.value, f"  {key:16} ") for key, status in statuses.items()]
     for row in _wrong(report):
         lines += _explained(row)
-    lines += _unreached(report)
+    lines += _unreached(report) + _blocked(report)
     unrun = [row for row in report.rows if row.status is Status.UNTESTED and row.detail.startswith("not run: ")]
     if unrun:
         checks = len({row.check for row in unrun})
@@ -109,7 +109,7 @@ def _wrong(report: Report) -> list[Row]:
     return [
         row
         for row in report.rows
-        if row.status not in good and not row.detail.startswith("not run: ") and not unreached(row)
+        if row.status not in good and not row.detail.startswith("not run: ") and not unreached(row) and not row.blockers
     ]
 
 
@@ -117,11 +117,24 @@ def _unreached(report: Report) -> list[Line]:
     """One line for each check that ended at one of its requirements, with those that it did not come to."""
     found: dict[str, list[str]] = {}
     for row in report.rows:
-        if unreached(row):
+        if unreached(row) and not row.blockers:
             found.setdefault(row.check, []).append(row.requirement)
     lines = []
     for check, names in found.items():
         lines += [Line(), Line(f" by {check}, which ended before: {', '.join(names)}", "warn", "not reached")]
+    return lines
+
+
+def _blocked(report: Report) -> list[Line]:
+    """One paragraph for each thing that is broken, with the requirements that could not be tried for it."""
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.blockers:
+            found.setdefault(row.detail.removeprefix(NOT_REACHED), []).append(row.requirement)
+    lines = []
+    for why, names in found.items():
+        told = ", ".join(dict.fromkeys(names))
+        lines += [Line(), Line(f", {why}", "warn", "not tried"), Line(f"  {told}")]
     return lines
 
 

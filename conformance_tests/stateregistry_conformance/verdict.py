@@ -38,8 +38,12 @@ class Status(enum.Enum):
     UNTESTED = "untested"
 
 
+#: The note of a row: the harness needs a package that is not installed.
+NOT_INSTALLED = "missing-package"
 #: How the detail of a row begins whose check ended at another of its requirements.
 NOT_REACHED = "the check ended before it: "
+#: How the note of a row begins that could not be decided because a more basic requirement is broken: then come their ids.
+BLOCKED_BY = "blocked-by "
 LINE = "\n"
 
 #: Which of several verdicts on one requirement counts: the first of these that is among them.
@@ -64,7 +68,8 @@ class Row:
         repro: for a failure, a text to paste that runs the same check again.
         layer: the layer of the check.
         blame: whose fault it is, `adapter`, `harness` or `suite`; empty where nobody is to blame.
-        note: one word for programs: what became of a capability that is not claimed (`stateregistry_conformance.claims`).
+        note: for programs: what became of a capability that is not claimed (`stateregistry_conformance.claims`), or
+            `BLOCKED_BY` and the requirements of which at least one is broken.
         seconds: how long the check took; two rows that differ in it only are equal.
     """
 
@@ -77,6 +82,12 @@ class Row:
     blame: str = ""
     note: str = ""
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def blockers(self) -> frozenset[str]:
+        """The requirements of which one is broken, so that this one could not be tried; none where it was tried."""
+        blocked = self.note.startswith(BLOCKED_BY)
+        return frozenset(self.note.removeprefix(BLOCKED_BY).split()) if blocked else frozenset()
 
 
 class Stop(Exception):  # noqa: N818  # it ends a check; only some of its kinds are errors
@@ -133,6 +144,10 @@ class HarnessError(Stop):
     status = Status.ERROR
     blame = "harness"
 
+    def __init__(self, reason: str, note: str = "") -> None:
+        super().__init__(reason)
+        self.note = note
+
 
 @final
 class Verdict:
@@ -141,6 +156,7 @@ class Verdict:
     def __init__(self, ids: tuple[str, ...]) -> None:
         self._ids = ids
         self._assertions = 0
+        self.note = ""
         self.statuses: dict[str, tuple[Status, str]] = {}
 
     # ---------------------------------------------------------------- assertions
@@ -175,6 +191,12 @@ class Verdict:
         """Assert the entries of a registry, as its listing gives them and as its lookup does."""
         self.equal(dict(registry.items()), dict(expected), what)
         self.equal({key: registry[key] for key in expected}, dict(expected), f"{what}, looked up one by one")
+
+    def finds(self, registry: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
+        """Assert the entries of some keys, as the listing gives them and as lookups do, whatever else is listed."""
+        listed = dict(registry.items())
+        self.equal({key: listed.get(key) for key in expected}, dict(expected), what)
+        self.equal({key: registry.get(key) for key in expected}, dict(expected), f"{what}, looked up one by one")
 
     @contextmanager
     def refuses(self, expected: type[Exception] | tuple[type[Exception], ...], what: str) -> Iterator[Refusal]:
@@ -214,6 +236,13 @@ class Verdict:
             raise RuntimeError("a check passed without one assertion: this is a bug of the suite")
         for name in self._ids:
             self.statuses.setdefault(name, (Status.PASS, ""))
+
+    def blocked(self, reason: str, note: str) -> None:
+        """What was met as far as it was tried is untested: a part could not be tried."""
+        self.note = note
+        for name, (status, _) in self.statuses.items():
+            if status is Status.PASS:
+                self.statuses[name] = (Status.UNTESTED, reason)
 
     def not_applicable(self, requirement: str, reason: str) -> None:
         """One of several ids cannot arise for this harness."""

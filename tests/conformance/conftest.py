@@ -1,7 +1,10 @@
-"""Shared by the tests of the suite: the first-party harnesses, and a harness with another registry in place of its own."""
+"""Shared by the tests of the suite: the first-party harnesses, a harness with another registry, and the kill matrix."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stateregistry_conformance.harness import Harness
+
+TESTS = Path(__file__).resolve().parents[1]
+for folder in (TESTS, TESTS / "conformance"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # for `mutants` and `kill_matrix`, which are in no installed package
 
 #: Every first-party harness. One that cannot be imported fails the tests: nothing is skipped.
 FIRST_PARTY = ("numpy", "numpy-frozen", "torch", "flax-linen", "flax-nnx")
@@ -53,6 +61,20 @@ def reds() -> Callable[[Harness], dict[str, str]]:
         return red
 
     return found
+
+
+@pytest.fixture(scope="session")
+def matrix() -> ModuleType:
+    """The script behind the kill matrix."""
+    import kill_matrix
+
+    return kill_matrix
+
+
+@pytest.fixture(scope="session")
+def killers(matrix: ModuleType) -> Callable[[Any], tuple[str, ...]]:
+    """The directed checks that fail on the requirement that a mutant violates."""
+    return matrix.killers
 
 
 def pytest_report_header() -> str:

@@ -249,6 +249,11 @@ def without(capability: str, *, claimed: bool) -> Any:
                 raise CannotBuild("nothing can fail")
             return super().fault(model, key)
 
+        def build_layer(self, case: Any, /) -> Any:
+            if capability == "layers":
+                raise CannotBuild("there are no layers")
+            return super().build_layer(case)
+
     return Unable()
 
 

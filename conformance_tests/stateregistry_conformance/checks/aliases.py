@@ -195,7 +195,7 @@ def equal_values_are_no_tie(h: Subject, v: Verdict) -> None:
     )  # fmt: skip
     registry = h.registry(h.build(declaration))
     v.equal(dict(registry.aliases), {}, "aliases of a model with equal and empty arrays")
-    v.lists(registry, declaration.entries(), "entries of a model with equal and empty arrays")
+    v.finds(registry, declaration.entries(), "entries of a model with equal and empty arrays")
     registry = registry.replace({"one": values("other", (3, 3))})
     v.same(h.peek(registry.unwrap(), "two"), same, "native value of an equal place after the other was replaced")
     # One array given for two places must not tie them either.
@@ -212,7 +212,7 @@ def a_shared_immutable_array_is_no_tie(h: Subject, v: Verdict) -> None:
     assert specimen.declaration is not None
     registry = h.registry(specimen.model)
     v.equal(dict(registry.aliases), {}, "aliases of places that hold one immutable array")
-    v.lists(registry, specimen.declaration.entries(), "entries of places that hold one immutable array")
+    v.finds(registry, specimen.declaration.entries(), "entries of places that hold one immutable array")
     first, second = specimen.keys
     written = values("written", specimen.declaration.leaf(first).value.shape)
     registry = registry.replace({first: written})
@@ -245,7 +245,7 @@ def a_group_is_what_its_strongest_member_is(h: Subject, v: Verdict) -> None:
     specimen = h.specimen("mixed_tie")
     assert specimen.declaration is not None
     registry = h.registry(specimen.model)
-    v.lists(registry, specimen.declaration.entries(), "entries of a parameter tied to a transient buffer")
+    v.finds(registry, specimen.declaration.entries(), "entries of a parameter tied to a transient buffer")
     v.equal(dict(registry.aliases), specimen.declaration.aliases(), "aliases of a parameter tied to a transient buffer")
     v.passed()
 
@@ -254,7 +254,7 @@ def a_group_is_what_its_strongest_member_is(h: Subject, v: Verdict) -> None:
 def a_group_of_parameters_is_one_parameter(h: Subject, v: Verdict) -> None:
     declaration = tied()
     registry = h.registry(h.build(declaration))
-    v.lists(registry, declaration.entries(), "entries of a model with ties")
+    v.finds(registry, declaration.entries(), "entries of a model with ties")
     registry = registry.with_trainable({"tip/weight": False})
     v.equal(registry["body/weight"].trainable, False, "trainable of a group that was frozen under an alias")
     v.passed()

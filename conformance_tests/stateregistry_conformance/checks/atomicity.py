@@ -12,7 +12,7 @@ import stateregistry as sr
 from stateregistry import errors
 from stateregistry_conformance.check import check
 from stateregistry_conformance.declaration import Declaration
-from stateregistry_conformance.samples import buffer, core, others, parameter, spread, square, tied, values
+from stateregistry_conformance.samples import abstract, buffer, core, others, parameter, spread, square, tied, values
 from stateregistry_conformance.verdict import NotApplicable, Verdict
 
 if TYPE_CHECKING:
@@ -265,4 +265,29 @@ def a_native_failure_among_ties_is_rolled_back(h: Subject, v: Verdict) -> None:
             registry.replace(others(declaration))
         expected = spread(declaration, declaration.values())
         v.same_state(h.peek_all(model, declaration), expected, f"native values after the failure at {key!r}")
+    v.passed()
+
+
+@check("SR-ATOM-005")
+def what_had_no_value_has_none_after_a_failure(h: Subject, v: Verdict) -> None:
+    if "abstract" not in h.capabilities:
+        raise NotApplicable("every place of the framework has a value")
+    declaration, key = abstract(), "p"
+    probe = h.registry(h.build(declaration))
+    ghosts = [name for name, entry in declaration.entries().items() if not entry.concrete]
+    given = {name: value for name, value in others(declaration).items() if name in {*ghosts, key}}
+    try:
+        probe.replace({name: given[name] for name in ghosts})
+    except errors.AbstractError as error:
+        raise NotApplicable("a place without a value is never given one") from error
+    model = h.fault(h.build(declaration), key)
+    registry = h.registry(model)
+    entries = dict(registry)
+    # The place that fails comes last, then first: what was written before it has to go again.
+    for order in ([*ghosts, key], [key, *ghosts]):
+        text = f"replace of {', '.join(order)} when the native write of {key!r} fails"
+        with v.refuses(errors.CommitError, text):
+            registry.replace({name: given[name] for name in order})
+        v.lists(registry, entries, f"entries after {text}")
+        v.same(h.peek(model, key), declaration.leaf(key).value, f"native value of {key!r} after {text}")
     v.passed()

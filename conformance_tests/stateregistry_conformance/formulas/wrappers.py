@@ -1,9 +1,9 @@
 """The formulas of the wrappers weight_norm and spectral_norm: how the array of a role is computed from other arrays.
 
 A layer under weight_norm has, instead of a role such as `kernel`, the roles `kernel_direction` and `kernel_magnitude`; one
-under spectral_norm has `kernel_u` (and `kernel_v`, `kernel_sigma`) beside a `kernel` that is not yet normalised. `unwrapped`
-computes the role from them. Which axes are kept is said by the axes of the magnitude and of `u`, never by a position.
-Imports NumPy.
+under spectral_norm has `kernel_original`, which is not yet normalised, and `kernel_u` (and `kernel_v`, `kernel_sigma`).
+`unwrapped` computes the role from them. Which axes are kept is said by the axes of the magnitude and of `u`, never by a
+position. Imports NumPy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: What the roles of a wrapped role end in.
 DIRECTION: Final = "_direction"
 MAGNITUDE: Final = "_magnitude"
+ORIGINAL: Final = "_original"
 LEFT: Final = "_u"
 RIGHT: Final = "_v"
 SIGMA: Final = "_sigma"
@@ -98,15 +99,15 @@ def unwrapped(given: Given, roles: Mapping[str, Named]) -> dict[str, Named]:
 
     Raises:
         AxesError: axes or sizes disagree.
-        UnsupportedError: a part is missing, or a role is there beside its direction.
+        UnsupportedError: a part is missing, or a role is there beside what it is computed from.
     """
     done = dict(roles)
     for name in roles:
         if name.endswith(DIRECTION):
             role = name.removesuffix(DIRECTION)
             done[role] = _directed(given, role, done)
-        elif name.endswith(LEFT):
-            role = name.removesuffix(LEFT)
+        elif name.endswith(ORIGINAL):
+            role = name.removesuffix(ORIGINAL)
             done[role] = _divided(given, role, done)
     return done
 
@@ -125,14 +126,15 @@ def _directed(given: Given, role: str, roles: dict[str, Named]) -> Named:
 
 def _divided(given: Given, role: str, roles: dict[str, Named]) -> Named:
     """The role, computed by spectral_norm; the vectors are taken out of `roles`."""
-    if role not in roles:
-        message = f"{given.kind}: {role}{LEFT} without {role}"
-        raise UnsupportedError(message, keys=(role + LEFT,), expected=role, found=sorted(roles))
+    original, left = role + ORIGINAL, role + LEFT
+    if role in roles or left not in roles:
+        message = f"{given.kind}: {original} " + (f"beside {role}" if role in roles else f"without {left}")
+        raise UnsupportedError(message, keys=(original,), expected=left, found=sorted(roles))
     given.agrees("spectral_norm", found=True)
-    u, v = roles.pop(role + LEFT), roles.pop(role + RIGHT, None)
+    u, v = roles.pop(left), roles.pop(role + RIGHT, None)
     roles.pop(role + SIGMA, None)  # what u and v gave when it was stored: the definition computes it
     iterations, eps = given.whole("power_iterations", 0), given.real("spectral_norm_eps", 0.0)
-    return spectral_norm(roles[role], u, v, iterations=iterations, eps=eps)
+    return spectral_norm(roles.pop(original), u, v, iterations=iterations, eps=eps)
 
 
 def _parted(whole: Named, part: Named, what: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -29,7 +29,7 @@ from stateregistry_conformance.subject import Subject
 from stateregistry_conformance.verdict import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stateregistry_conformance.harness import Harness
 
@@ -308,11 +308,18 @@ class Lockstep:
     def write_on_the_way(self, at: int, number: int) -> None:
         """Replace every entry while iterating over them."""
         keys, seen = list(self._at(at).flat.entries()), []
-        for key in self._at(at).registry:
+        iteration = iter(self._at(at).registry)
+        while (key := self._next(iteration)) is not None:
             seen.append(key)
             self._hold(key in keys and len(seen) <= len(keys), "SR-LIST-010", f"an iteration with writes sees {seen}")
             self.replace(at, {key: number})
         self._hold(seen == keys, "SR-LIST-010", f"an iteration with writes: expected {keys}, found {seen}")
+
+    def _next(self, iteration: Iterator[str]) -> str | None:
+        try:
+            return next(iteration, None)
+        except Exception as error:
+            raise Found("SR-LIST-010", f"an iteration with writes raised {type(error).__name__}: {error}") from error
 
     def round_trip(self, at: int, numbers: Sequence[int]) -> None:
         """Save, go on, and come back to what was saved."""

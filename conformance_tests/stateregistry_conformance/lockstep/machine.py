@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from stateregistry_conformance.lockstep.driver import ABSENT, HOT, Found, Lockstep
 from stateregistry_conformance.lockstep.values import FAULTS, WORDS
+from stateregistry_conformance.verdict import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 #: One call of a program: the method of `Lockstep`, and its arguments, all literals.
 Call: TypeAlias = "tuple[str, tuple[Any, ...]]"
 
+_SUITE: Final = Path(__file__).resolve().parents[1]
 #: How often a program that fails is run again at most, to make it shorter.
 _REPLAYS: Final = 150
 
@@ -92,9 +96,22 @@ def search(harness: Callable[[], Harness], profile: Profile) -> Finding | None:
     if not failures:
         return None
     error, program = failures[0]
-    if not isinstance(error, Found):
+    found = _found(error)
+    if found is None:
         raise error
-    return _shortened(harness, Finding(error.requirement, error.claim, tuple(program)))
+    return _shortened(harness, Finding(found.requirement, found.claim, tuple(program)))
+
+
+def _found(error: BaseException) -> Found | None:
+    """What an error says about the adapter; `None` where it is the harness's or ours."""
+    if isinstance(error, Found):
+        return error
+    if isinstance(error, Stop) or not isinstance(error, Exception):
+        return None
+    where = traceback.extract_tb(error.__traceback__)[-1].filename
+    if Path(where).resolve().is_relative_to(_SUITE):
+        return None
+    return Found("SR-ERR-004", f"the registry raised {type(error).__name__}: {error}")
 
 
 def run(harness: Callable[[], Harness], program: tuple[Call, ...]) -> Found | None:
@@ -103,7 +120,10 @@ def run(harness: Callable[[], Harness], program: tuple[Call, ...]) -> Found | No
     try:
         for name, arguments in program:
             getattr(lockstep, name)(*arguments)
-    except Found as found:
+    except Exception as error:
+        found = _found(error)
+        if found is None:
+            raise
         return found
     return None
 

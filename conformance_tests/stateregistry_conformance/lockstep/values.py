@@ -77,7 +77,7 @@ def given_value(
     if spec == "zeros":
         return _plain(np.zeros_like(present))
     if spec == "-zeros":
-        return _plain(np.negative(np.zeros_like(present)) if present.dtype != bool else present)
+        return _plain(np.negative(np.zeros_like(present)) if present.dtype != bool else np.array(present))
     if spec == "nearly":
         return _plain(nearly(present))
     if spec == "largest":
