@@ -1,0 +1,90 @@
+"""Perturbed pairs: whatever is done to names, order and layers, a wrong answer is refused or at least an assumption.
+
+A sample on small pairs here; 2,000 over all pairs, with the shares of right answers, under `soak`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import pytest
+from zoo_all import PAIRS, PLAIN
+from zoo_perturb import PERTURBATIONS, Header, judge
+from zoo_samples import Truth, rate, sample, samples, truth
+
+BY_NAME = {pair.name: pair for pair in PAIRS}
+#: Small, quick to build, and unlike one another.
+SAMPLED = (
+    "unet-linen",
+    "dcgan-linen",
+    "vit-timm-linen",
+    "charrnn-linen",
+    "crnn-linen",
+    "autoencoder-nnx",
+    "bloom",
+    "clip",
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@cache
+def truth_of(name: str) -> Truth:
+    found = truth(BY_NAME[name])
+    assert found is not None, f"{name} is refused, so there is nothing to perturb"
+    return found
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda one: one.name)
+def test_no_perturbation_is_answered_wrongly_in_silence(perturbation) -> None:
+    for name in SAMPLED:
+        for way, direction in truth_of(name).sides:
+            found = sample(truth_of(name), perturbation, way, direction, seed=0)
+            assert found is None or found.outcome != "wrong", found
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_pair_that_is_not_perturbed_is_right_in_both_directions_and_by_either_evidence(name: str) -> None:
+    for (way, direction), (source, target) in truth_of(name).sides.items():
+        outcome, detail = judge(source, target, ())
+        assert outcome in ("certain", "numbers", "assumption"), (way, direction, outcome, detail)
+
+
+def test_a_judge_sees_two_arrays_of_one_shape_exchanged() -> None:
+    """Or nothing here could fail."""
+    source, target = truth_of("autoencoder-nnx").sides["types", "to Flax"]
+    one, two = "encoder/1/bias", "decoder/4/bias"
+    swapped = dict(source.values) | {one: source.values[two], two: source.values[one]}
+    lying = Header(**{**{name: getattr(source, name) for name in Header.__dataclass_fields__}, "values": swapped})
+    assert judge(source, target, ())[0] == "certain"
+    assert judge(lying, target, ())[0] == "wrong"
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda one: one.name)
+def test_a_perturbation_keeps_every_value_with_its_array_and_is_the_same_for_one_seed(perturbation) -> None:
+    source, target = truth_of("unet-linen").sides["types", "to Flax"]
+    for change, header in ((perturbation.torch, source), (perturbation.flax, target)):
+        if change is not None and (changed := change(header, Random(3))) is not None:
+            again = change(header, Random(3))
+            assert list(changed.entries) == list(again.entries)
+            known = {value.tobytes() for value in header.values.values()}
+            for key, entry in changed.entries.items():
+                assert changed.values[key].shape == entry.shape
+                assert (changed.values[key].tobytes() in known) == (key not in changed.copies)
+            names = set(changed.entries) | set(changed.aliases)
+            assert all(key in names for layer in changed.layers for key in layer.roles.values())
+
+
+@pytest.mark.soak
+def test_two_thousand_perturbations_have_no_silent_error_and_more_right_answers_than_before() -> None:
+    truths = [found for pair in PLAIN if (found := truth(pair)) is not None]
+    found = list(samples(truths, 2000, seed=0))
+    assert len(found) >= 2000
+    assert not [one for one in found if one.outcome == "wrong"]
+    short = []
+    for perturbation in PERTURBATIONS:
+        right, runs = rate(found, perturbation.name)
+        if right < perturbation.base * runs:
+            short.append(f"{perturbation.name}: {right} of {runs}, before {perturbation.base:.0%}")
+    assert not short, "\n".join(short)

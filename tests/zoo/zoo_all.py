@@ -1,0 +1,32 @@
+"""Every pair of the zoo, in the order of its tables.
+
+`FOREIGN` are those of this directory, `PAIRS` all, `PLAIN` those that can be perturbed.
+"""
+
+from __future__ import annotations
+
+import zoo_convnets
+import zoo_families
+import zoo_language
+import zoo_mixer
+import zoo_recurrent
+import zoo_resnets
+import zoo_small
+import zoo_transformers
+from zoo_pairs import Pair
+
+#: In the style of public code, with names that have nothing in common.
+FOREIGN: tuple[Pair, ...] = (
+    *zoo_resnets.PAIRS,
+    *zoo_convnets.PAIRS,
+    *zoo_transformers.PAIRS,
+    *zoo_mixer.PAIRS,
+    *zoo_language.PAIRS,
+    *zoo_recurrent.PAIRS,
+    *zoo_small.PAIRS,
+)
+PAIRS: tuple[Pair, ...] = (*FOREIGN, *zoo_families.PAIRS)
+#: Rules speak of names, and what is left out by leave could be left out wrongly.
+PLAIN: tuple[Pair, ...] = tuple(
+    pair for pair in PAIRS if not pair.rules and not {"missing", "unexpected"} & set(pair.allow.get("always", ()))
+)

@@ -1,0 +1,94 @@
+"""The page docs/zoo.md: what became of every pair, and the table of perturbations."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from zoo_pairs import Pair
+from zoo_perturb import Sample
+from zoo_samples import OUTCOMES, table
+from zoo_survey import LIVE, WAYS, Survey
+
+PACKAGES = ("stateregistry", "torch", "jax", "flax", "transformers")
+
+INTRO = """# The zoo: pairs that are converted in the tests
+
+Each pair is one network as two frameworks write it, small, with random state that no initialiser gives. It is converted from
+torch to Flax and back, without rules where the column says none, and both models are run: a conversion is right if outputs
+agree to 1e-5 of their scale. Three ways: **models** (both at hand), **variables** (the torch module against a bare tree of
+Flax variables), **files** (safetensors against msgpack, neither module at hand). BatchNorm counters are a choice in every pair
+and are allowed; without modules the layout of a matrix may be an assumption, which is allowed there too.
+
+Written by `python benchmarks/perturbations.py --page`; not edited by hand."""
+
+PERTURBED = """## Perturbations
+
+Pairs that convert without rules, with names, order or layers changed, in both directions. `headers`: nothing but names, shapes
+and order, as in files; `types`: the layers of the models are known. Right answers are listed by the grade of the weakest move.
+An `assumption` is right, but refused unless it is allowed; `flagged` is a wrong answer that only leave for assumptions lets
+through; `wrong` is one that nothing holds back. Where a layer is missing or a block is there twice, to refuse is right.
+`before` is the share of right answers of an earlier experiment on 203 pairs, with headers alone; three of four pairs drawn
+are families of `transformers`, as there.
+
+Exchanging the labels of two layers of one shape is left out: the headers are those of the true pair."""
+
+
+def page(pairs: Sequence[Pair], surveys: Mapping[str, Mapping[str, Survey]], found: Sequence[Sample], seed: int) -> str:
+    """The page as Markdown."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    count = Counter(one.outcome for ways in surveys.values() for one in ways.values())
+    told = ", ".join(f"{count[name]} {name}" for name in ("right", "refused", "wrong"))
+    lines = [INTRO, "", f"Python {platform.python_version()}; {versions}.", ""]
+    lines += [
+        f"{len(surveys)} pairs, {count.total()} conversions there and back: {told}.",
+        "",
+        "| pair | entries | rules | leave, beside choice | models | variables | files | evidence, with models |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | --- |",
+        *(row(pair, surveys[pair.name]) for pair in pairs),
+        "",
+        "Numbers are the largest difference of outputs, of their scale, over both directions.",
+    ]
+    notes = [f"- `{pair.name}`: {pair.why}." for pair in pairs if pair.why]
+    lines += ["", "What the pairs show:", "", *notes] if notes else []
+    outcomes = Counter(one.outcome for one in found)
+    told = ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES)
+    lines += ["", PERTURBED, "", f"{len(found)} perturbed pairs, seed {seed}: {told}.", "", *table(found)]
+    return "\n".join(lines) + "\n"
+
+
+def row(pair: Pair, ways: Mapping[str, Survey]) -> str:
+    """The row of a pair."""
+    any_way = next(iter(ways.values()))
+    rules = str(rules_of(pair)) if pair.rules else "none"
+    leave = ", ".join(pair.allow.get("always", ())) or "none"
+    cells = " | ".join(cell(ways.get(way)) for way in WAYS)
+    evidence = summary(ways[LIVE].evidence) if LIVE in ways else ""
+    return f"| {pair.name} | {any_way.entries[0]}, {any_way.entries[1]} | {rules} | {leave} | {cells} | {evidence} |"
+
+
+def rules_of(pair: Pair) -> int:
+    """How many rules a pair needs."""
+    tables = [rows for rows in pair.rules.values() if isinstance(rows, list)]
+    return sum(map(len, tables)) or len(pair.rules)
+
+
+def cell(one: Survey | None) -> str:
+    """What came of one way."""
+    if one is None:
+        return "–"
+    return f"{max(one.differences):.0e}" if one.outcome == "right" else f"**{one.outcome}**"
+
+
+def summary(evidence: Mapping[str, int]) -> str:
+    """The evidence in short: what moves rest on, without what they are."""
+    short: Counter[str] = Counter()
+    for text, count in evidence.items():
+        grade, _, why = text.partition(": ")
+        why = re.split(r", role |; ", why)[0]
+        why = re.sub(r"^beside .*", "beside what is paired", why)
+        short[f"{why} ({grade})" if grade != "certain" else why] += count
+    return ", ".join(f"{count} {why}" for why, count in short.most_common(4))

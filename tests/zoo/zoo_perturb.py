@@ -1,0 +1,514 @@
+"""Perturbations: a pair whose names, numbers or order are changed, or that lacks or repeats a layer, and what is made of it.
+
+A `Header` is what a registry shows of one side: entries in order, aliases, layers, and values to check a pairing by. Every
+perturbation is a function of a header and a random generator; it keeps what the framework fixes (the names of the pieces of a
+layer) and changes what authors choose. The truth is the unperturbed pair, whose outputs agree: each entry keeps the value that
+is right for it, so `sr.verify` finds every array that a plan would fill from elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import ClassVar
+
+import numpy as np
+
+import stateregistry as sr
+from stateregistry.layers.infer import infer_layers
+from stateregistry.registry import ReadOnlyRegistry
+
+_NUMBERED = re.compile(r"^(.*?)(\d+)$")
+#: What leaves are called by the frameworks; other leaves are the author's names.
+_FIXED = frozenset(
+    (
+        "weight", "bias", "kernel", "scale", "embedding", "mean", "var", "running_mean", "running_var", "num_batches_tracked",
+        "weight_g", "weight_v",
+    )
+)  # fmt: skip
+
+
+class HeaderRegistry(ReadOnlyRegistry):
+    """The registry over a header."""
+
+    adapter: ClassVar[str] = "zoo"
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+
+    @property
+    def dialect(self) -> str:
+        return self._header.dialect
+
+    def _entries(self) -> Mapping[str, sr.Entry]:
+        return self._header.entries
+
+    def _aliases(self) -> Mapping[str, str]:
+        return self._header.aliases
+
+    def _layers(self) -> tuple[sr.Layer, ...]:
+        return self._header.layers
+
+    def _read(self, key: str, /) -> np.ndarray:
+        return self._header.values[key]
+
+    def unwrap(self) -> Header:
+        return self._header
+
+
+@dataclass(frozen=True)
+class Header:
+    """One side of a pair.
+
+    Attributes:
+        dialect: of names and layouts. entries: in native order. aliases: alias to canonical key. layers: that form them.
+        values: the right value of each entry. typed: layers come from modules; else they are read from names again.
+        owners: by key, the path of the layer that has it, which is where the author's names end.
+        copies: keys of what is there twice, and has no counterpart.
+        sequence: the owners in the order in which modules are called, where that is known, else declared.
+    """
+
+    dialect: str
+    entries: Mapping[str, sr.Entry]
+    aliases: Mapping[str, str]
+    layers: tuple[sr.Layer, ...]
+    values: Mapping[str, np.ndarray]
+    typed: bool
+    owners: Mapping[str, str] = field(default_factory=dict)
+    copies: frozenset[str] = frozenset()
+    sequence: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, reg: sr.StateRegistry, *, typed: bool) -> Header:
+        """The header of a registry whose layers are known."""
+        aliases = reg.aliases
+        owners: dict[str, str] = {}
+        for layer in reg.layers:
+            base = layer.path if layer.base is None else layer.base
+            for piece in layer.pieces:
+                owners.setdefault(layer.key(piece), base)
+        for key in (*reg, *aliases):
+            if key not in owners:
+                parent, _, leaf = key.rpartition("/")
+                owners[key] = parent if leaf in _FIXED else key
+        values = {key: reg.read(key) for key in reg}
+        entries = {key: reg[key] for key in reg.native_order}
+        bases = (layer.path if layer.base is None else layer.base for layer in reg.layers)
+        sequence = tuple(dict.fromkeys((*bases, *(owners[key] for key in entries))))
+        made = cls(reg.dialect, entries, dict(aliases), reg.layers, values, typed, owners, sequence=sequence)
+        return made if typed else made.reread()
+
+    def reread(self) -> Header:
+        """Without types: layers as a file's names show them, kinds inferred."""
+        if self.typed:
+            return self
+        entries = {key: replace(entry, inferred=True) for key, entry in self.entries.items()}
+        return replace(self, entries=entries, layers=infer_layers(entries, self.dialect))
+
+    @property
+    def registry(self) -> sr.StateRegistry:
+        """The registry over it."""
+        return HeaderRegistry(self)
+
+    def moved(self, new: Callable[[str], str]) -> Header:
+        """With other owner paths; what is below an owner stays."""
+        names = {key: _below(new(owner), key[len(owner) :].strip("/")) for key, owner in self.owners.items()}
+        # Which of several keys of one place is canonical is decided by their names.
+        groups: dict[str, list[str]] = {}
+        for key in self.entries:
+            groups[key] = [key]
+        for alias, key in self.aliases.items():
+            groups[key].append(alias)
+        head = {key: min(names[one] for one in keys) for key, keys in groups.items()}
+        layers = []
+        for layer in self.layers if self.typed else ():
+            base = layer.path if layer.base is None else layer.base
+            rest = layer.path[len(base) :].strip("/")
+            moved_base = new(base)
+            layers.append(
+                replace(layer, path=_below(moved_base, rest), base=None if layer.base is None else moved_base)
+            )
+        return replace(
+            self,
+            entries={head[key]: entry for key, entry in self.entries.items()},
+            aliases={names[one]: head[key] for key, keys in groups.items() for one in keys if names[one] != head[key]},
+            layers=tuple(layers),
+            values={head[key]: value for key, value in self.values.items()},
+            owners={names[key]: new(owner) for key, owner in self.owners.items()},
+            sequence=tuple(map(new, self.sequence)),
+        ).reread()
+
+    def ordered(self, keys: Iterable[str]) -> Header:
+        """With the entries, and the layers by their first entry, in another order."""
+        entries = {key: self.entries[key] for key in keys}
+        if not self.typed:
+            return replace(self, entries=entries).reread()
+        places = {key: number for number, key in enumerate(entries)}
+
+        def place(layer: sr.Layer) -> int:
+            found = [self.aliases.get(layer.key(piece), layer.key(piece)) for piece in layer.pieces]
+            return min(places[key] for key in found)
+
+        return replace(self, entries=entries, layers=tuple(sorted(self.layers, key=place)))
+
+    def groups(self) -> dict[str, list[str]]:
+        """The canonical keys of every owner, in native order."""
+        found: dict[str, list[str]] = {}
+        for key in self.entries:
+            found.setdefault(self.owners[key], []).append(key)
+        return found
+
+
+def _below(base: str, rest: str) -> str:
+    return f"{base}/{rest}" if base and rest else base or rest
+
+
+# -------------------------------------------------------------------- names
+
+
+def _words(random: Random) -> Iterator[str]:
+    """Words that mean nothing."""
+    seen: set[str] = set()
+    while True:
+        word = "".join(random.choice("bdfgklmnprstvz") + random.choice("aeiou") for _ in range(3))
+        if word not in seen:
+            seen.add(word)
+            yield word
+
+
+def _parts(segment: str) -> tuple[str, str]:
+    """Stem and number of a segment."""
+    found = _NUMBERED.match(segment)
+    return (found[1], found[2]) if found else (segment, "")
+
+
+def _renamed(header: Header, random: Random, *, alone: bool) -> Header:
+    words = _words(random)
+    given: dict[tuple[str, str], str] = {}
+
+    def new(path: str) -> str:
+        made: list[str] = []
+        segments = path.split("/") if path else []
+        for depth, segment in enumerate(segments):
+            stem, number = _parts(segment)
+            if stem:
+                bare = stem.rstrip("_")
+                where = "/".join(segments[:depth]) if alone else ""
+                if (where, bare) not in given:
+                    given[where, bare] = next(words)
+                stem = given[where, bare] + stem[len(bare) :]
+            made.append(stem + number)
+        return "/".join(made)
+
+    for key in header.entries:
+        new(header.owners[key])  # words are given out in native order, whatever order layers are asked in
+    return header.moved(new)
+
+
+def rename_stems(header: Header, random: Random) -> Header:
+    return _renamed(header, random, alone=False)
+
+
+def rename_containers(header: Header, random: Random) -> Header:
+    return _renamed(header, random, alone=True)
+
+
+def prefixed(header: Header, random: Random) -> Header:
+    prefix = random.choice(("module", "model/net", "backbone", "_orig_mod"))
+    return header.moved(lambda path: _below(prefix, path))
+
+
+def anonymous(header: Header, random: Random) -> Header:
+    """One flat list of layers, in order."""
+    return _numbered(header, list(header.groups()))
+
+
+def anonymous_shuffled(header: Header, random: Random) -> Header:
+    owners = list(header.groups())
+    random.shuffle(owners)
+    return shuffled(_numbered(header, owners), random)
+
+
+def _numbered(header: Header, owners: list[str]) -> Header:
+    stem = "n" if header.dialect == "torch" else "m"
+    numbers = {owner: number for number, owner in enumerate(owners)}
+    for owner in header.sequence:  # second names of tied places
+        numbers.setdefault(owner, len(numbers))
+    for owner in header.owners.values():
+        numbers.setdefault(owner, len(numbers))
+    return header.moved(lambda path: f"{stem}{numbers[path]}")
+
+
+def renumbered(header: Header, random: Random) -> Header:
+    """Numbers of siblings start elsewhere and have gaps, in the same order."""
+    step, offset = random.randint(1, 3), random.randint(1, 4)
+
+    def new(path: str) -> str:
+        made = []
+        for segment in path.split("/"):
+            stem, number = _parts(segment)
+            made.append(f"{stem}{int(number) * step + offset}" if number else segment)
+        return "/".join(made)
+
+    return header.moved(new)
+
+
+#: Classes of Linen by the kind of layer.
+_CLASSES = {
+    "linear": "Dense", "conv": "Conv", "conv_transpose": "ConvTranspose", "batch_norm": "BatchNorm", "embedding": "Embed",
+    "layer_norm": "LayerNorm", "rms_norm": "RMSNorm", "group_norm": "GroupNorm", "lstm": "LSTMCell", "gru": "GRUCell",
+    "attention": "MultiHeadDotProductAttention",
+}  # fmt: skip
+
+
+def automatic(header: Header, random: Random, *, backwards: bool = False) -> Header:
+    """Names as `nn.compact` gives them: the class, and how many of it the parent called before."""
+    kinds = {(layer.path if layer.base is None else layer.base): layer.kind for layer in header.layers}
+    children: dict[str, list[str]] = {}
+    owned = set(header.groups())
+    for owner in header.sequence:
+        segments = owner.split("/")
+        for depth in range(len(segments) if owner in owned else 0):
+            parent, child = "/".join(segments[:depth]), "/".join(segments[: depth + 1])
+            if child not in children.setdefault(parent, []):
+                children[parent].append(child)
+    new: dict[str, str] = {}
+    for parent, inner in children.items():
+        classes = {child: _class(child, kinds, parent) for child in inner if child in children or child in kinds}
+        totals, seen = Counter(classes.values()), Counter[str]()
+        for child, cls in classes.items():
+            number = totals[cls] - 1 - seen[cls] if backwards and child not in children else seen[cls]
+            new[child] = f"{cls}_{number}"
+            seen[cls] += 1
+
+    def path_of(path: str) -> str:
+        segments = path.split("/") if path else []
+        return "/".join(new.get("/".join(segments[: depth + 1]), segments[depth]) for depth in range(len(segments)))
+
+    return header.moved(path_of)
+
+
+def _class(path: str, kinds: Mapping[str, str], parent: str) -> str:
+    """A layer's class by its kind; a container's by what it is called, or what the list it is in is called."""
+    if path in kinds:
+        return _CLASSES.get(kinds[path], "Module")
+    stem, _ = _parts(path.rpartition("/")[2])
+    stem = stem.strip("_") or _parts(parent.rpartition("/")[2])[0].strip("_") or "block"
+    return "".join(word[:1].upper() + word[1:] for word in stem.split("_"))
+
+
+def automatic_backwards(header: Header, random: Random) -> Header:
+    return automatic(header, random, backwards=True)
+
+
+# -------------------------------------------------------------------- order
+
+
+def shuffled(header: Header, random: Random) -> Header:
+    keys = list(header.entries)
+    random.shuffle(keys)
+    return header.ordered(keys)
+
+
+def sorted_by_name(header: Header, random: Random) -> Header:
+    return header.ordered(sorted(header.entries))
+
+
+# -------------------------------------------------------------------- layers
+
+
+def _without(header: Header, gone: set[str]) -> Header:
+    entries = {key: entry for key, entry in header.entries.items() if key not in gone}
+    aliases = {alias: key for alias, key in header.aliases.items() if key not in gone}
+    layers = tuple(
+        layer for layer in header.layers if not {header.aliases.get(k, k) for k in layer.roles.values()} & gone
+    )
+    values = {key: header.values[key] for key in entries}
+    return replace(header, entries=entries, aliases=aliases, layers=layers, values=values).reread()
+
+
+def dropped(header: Header, random: Random) -> Header:
+    """One layer is not there."""
+    layers = [
+        keys for keys in header.groups().values() if any(header.entries[k].kind is sr.Kind.PARAMETER for k in keys)
+    ]
+    return _without(header, set(random.choice(layers)))
+
+
+def _with_copies(header: Header, copies: Mapping[str, str], random: Random) -> Header:
+    """With copies of owners under other paths, each after the last entry of what it copies, with other values."""
+    groups = header.groups()
+    entries, values, owners = {}, dict(header.values), dict(header.owners)
+    last = {keys[-1]: owner for owner, keys in groups.items() if owner in copies}
+    pending: list[str] = []
+    layers = list(header.layers)
+    generator = np.random.default_rng(random.randrange(2**32))
+    for key, entry in header.entries.items():
+        entries[key] = entry
+        if key in last:
+            pending.append(last[key])
+        if len(pending) == len(copies):
+            for owner in pending:
+                for old in groups[owner]:
+                    name = copies[owner] + old[len(owner) :]
+                    entries[name], owners[name] = header.entries[old], copies[owner]
+                    values[name] = generator.permutation(header.values[old].reshape(-1)).reshape(
+                        header.values[old].shape
+                    )
+                    if np.array_equal(values[name], header.values[old]):
+                        values[name] = values[name] + values[name].dtype.type(1)
+                for layer in header.layers:
+                    base = layer.path if layer.base is None else layer.base
+                    if base == owner:
+                        path = copies[owner] + layer.path[len(base) :]
+                        moved_base = None if layer.base is None else copies[owner]
+                        layers.append(replace(layer, path=path, base=moved_base))
+            pending = []
+    new = frozenset(entries) - frozenset(header.entries)
+    made = replace(header, entries=entries, values=values, owners=owners, layers=tuple(layers), copies=new)
+    return made.ordered(entries)
+
+
+def duplicated(header: Header, random: Random) -> Header:
+    """One layer is there twice, the second time with other values."""
+    owner = random.choice([owner for owner in header.groups() if owner])
+    return _with_copies(header, {owner: f"{owner}_{random.choice(('copy', 'ema', 'old'))}"}, random)
+
+
+def inserted(header: Header, random: Random) -> Header | None:
+    """A block of a numbered list is there twice, and the numbers after it are one higher."""
+    runs: dict[str, set[int]] = {}
+    for owner in header.groups():
+        segments = owner.split("/")
+        for depth, segment in enumerate(segments[:-1]):
+            if segment.isdigit():
+                runs.setdefault("/".join(segments[:depth]), set()).add(int(segment))
+    runs = {prefix: numbers for prefix, numbers in runs.items() if len(numbers) > 1}
+    if not runs:
+        return None
+    prefix = random.choice(sorted(runs))
+    chosen = random.choice(sorted(runs[prefix]))
+    depth = prefix.count("/") + 1 if prefix else 0
+
+    def new(path: str) -> str:
+        segments = path.split("/")
+        if "/".join(segments[:depth]) == prefix and len(segments) > depth + 1 and segments[depth].isdigit():
+            number = int(segments[depth])
+            segments[depth] = str(number + (number > chosen))
+        return "/".join(segments)
+
+    moved = header.moved(new)
+    inside = _below(prefix, str(chosen)) + "/"
+    copies = {
+        owner: _below(_below(prefix, str(chosen + 1)), owner[len(inside) :])
+        for owner in moved.groups()
+        if owner.startswith(inside)
+    }
+    return _with_copies(moved, copies, random) if copies else None
+
+
+def exchanged(header: Header, random: Random) -> Header | None:
+    """Two layers of one sort but other shapes have each other's names."""
+    sorts: dict[tuple[str, ...], list[str]] = {}
+    for owner, keys in header.groups().items():
+        if all(key != owner for key in keys):
+            sorts.setdefault(tuple(sorted(key[len(owner) :] for key in keys)), []).append(owner)
+    groups = header.groups()
+
+    def shape(owner: str) -> list[tuple[int, ...]]:
+        return [header.entries[key].shape for key in sorted(groups[owner])]
+
+    choices = [
+        (one, two)
+        for owners in sorts.values()
+        for number, one in enumerate(owners)
+        for two in owners[number + 1 :]
+        if shape(one) != shape(two)
+    ]
+    if not choices:
+        return None
+    one, two = random.choice(choices)
+    return header.moved(lambda path: {one: two, two: one}.get(path, path))
+
+
+# -------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """One row of the table.
+
+    Attributes:
+        name: of the row. torch, flax: what is done to either side, `None` for nothing.
+        allow: what is allowed beside `choice` and `assumption`. base: the share of right answers of the row in the
+            measurements that ours are held against, of headers alone.
+    """
+
+    name: str
+    torch: Callable[[Header, Random], Header | None] | None = None
+    flax: Callable[[Header, Random], Header | None] | None = None
+    allow: tuple[str, ...] = ()
+    base: float = 0.0
+
+
+#: Runs and right answers (of any grade) of the table that the rates are held against.
+PERTURBATIONS = (
+    Perturbation("none", base=200 / 203),
+    Perturbation("rename stems consistently, torch", rename_stems, base=156 / 606),
+    Perturbation("rename stems consistently, Flax", None, rename_stems, base=330 / 606),
+    Perturbation("rename each container on its own, torch", rename_containers, base=150 / 606),
+    Perturbation("shuffle torch entry order", shuffled, base=564 / 606),
+    Perturbation("sort torch entries by name", sorted_by_name, base=200 / 202),
+    Perturbation("drop a torch layer", dropped),
+    Perturbation("duplicate a torch layer (other values)", duplicated, allow=("unexpected",), base=472 / 585),
+    Perturbation("insert a copy of a block, renumber", inserted),
+    Perturbation("exchange the names of two different-shape layers", exchanged, base=22 / 516),
+    Perturbation("torch anonymised flat n0, n1, .., order kept", anonymous, base=36 / 202),
+    Perturbation("same, numbers and order shuffled", anonymous_shuffled, base=93 / 606),
+    Perturbation("both trees anonymised, order kept", anonymous, anonymous, base=34 / 202),
+    Perturbation("both trees anonymised, shuffled", anonymous_shuffled, anonymous_shuffled, base=85 / 606),
+    Perturbation("extra torch prefix", prefixed, base=598 / 606),
+    Perturbation("renumber Flax (offset, gaps)", None, renumbered, base=600 / 606),
+    Perturbation("Flax renamed to Linen's automatic names", None, automatic, base=114 / 202),
+    Perturbation("same, leaf numbers backwards", None, automatic_backwards, base=95 / 202),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One perturbed pair: what the plan says, and whether it is right.
+
+    Attributes:
+        outcome: `certain`, `numbers`, `assumption` (right, of that grade), `refused`, `wrong` (no more than numbers were
+            needed: a silent one), `flagged` (wrong, but only by leave for an assumption).
+        detail: for a wrong one, an array that it fills from elsewhere.
+    """
+
+    pair: str
+    perturbation: str
+    seed: int
+    way: str
+    outcome: str
+    detail: str = ""
+
+
+GRADES = ("certain", "numbers", "assumption", "question")
+
+
+def judge(source: Header, target: Header, allow: tuple[str, ...]) -> tuple[str, str]:
+    """What the plan from one header to another is: its grade if it is right, or `refused`, `wrong`, `flagged`."""
+    here, there = source.registry, target.registry
+    plan = sr.plan(here, there, allow=("choice", "assumption", *allow))
+    if not plan.ok:
+        return "refused", str(plan.problems[0])
+    grade = max((move.grade for move in plan.moves), key=GRADES.index, default="certain")
+    found = sr.verify(here, there, plan=plan)
+    kept = [move.target for move in plan.moves if move.op == "keep" and target.entries[move.target].persistent]
+    kept = [key for key in kept if key not in target.copies]
+    if found.differences or kept:
+        shown = str(found.differences[0]) if found.differences else f"{kept[0]} is not filled"
+        return ("flagged" if grade == "assumption" else "wrong"), shown
+    return grade, ""
