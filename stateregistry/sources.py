@@ -6,7 +6,7 @@ The one place that joins registries with files, so that conversion and tools nee
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,12 @@ from stateregistry import plugins
 from stateregistry.registry import StateRegistry
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stateregistry.stores.base import Progress
+    from stateregistry.streaming.engine import How
+    from stateregistry.streaming.layout import Written
+    from stateregistry.streaming.task import Held, Recipe, Stored
 
 
 def is_path(source: object) -> bool:
@@ -37,6 +42,57 @@ def resolved(source: Any) -> Iterator[StateRegistry]:
             yield reg
     else:
         yield plugins.of(source)
+
+
+def place(source: StateRegistry, key: str) -> Stored | None:
+    """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
+    from stateregistry.stores.api import place_of  # lazy: only for files
+
+    return place_of(source, key)
+
+
+def value(source: StateRegistry, key: str) -> np.ndarray:
+    """A value to look at: of a live registry a view, of a file a copy by positioned reads."""
+    from stateregistry.stores.api import value_of  # lazy: only for files
+
+    return value_of(source, key)
+
+
+def held(array: np.ndarray) -> Held:
+    """A value in memory as the engine takes it."""
+    from stateregistry.stores.api import in_memory  # lazy: only for files
+
+    return in_memory(array)
+
+
+def files(source: StateRegistry) -> tuple[Path, ...]:
+    """The files that the values of a registry come from, empty for a live one."""
+    from stateregistry.stores.api import files_of  # lazy: only for files
+
+    return files_of(source)
+
+
+def stream(
+    source: StateRegistry,
+    path: Path,
+    *,
+    recipe: Callable[[str], Recipe],
+    position: Callable[[str], tuple[str, int]],
+    origins: Sequence[Path],
+    format: str | None,  # noqa: A002  # the word of the public functions
+    shard_bytes: int | None,
+    overwrite: bool,
+    extra: Mapping[str, Any],
+    how: How,
+    token: str,
+) -> Written | None:
+    """Write a registry through the engine; `None`, with nothing done, where the store of the format cannot be streamed."""
+    from stateregistry.stores.api import save_streamed  # lazy: only for files
+
+    return save_streamed(
+        source, path, recipe=recipe, position=position, origins=origins, format=format, shard_bytes=shard_bytes,
+        overwrite=overwrite, extra=extra, how=how, token=token,
+    )  # fmt: skip
 
 
 def write(
