@@ -1,4 +1,4 @@
-"""The command line: `stateregistry inspect | convert | diff | adapters | conform`.
+"""The command line: `stateregistry inspect | convert | verify | diff | rename | average | adapters | conform`.
 
 stdout is the answer, stderr everything else. Exit codes: 0 done or equal; 1 the answer is no; 2 wrong use or unreadable
 input; 3 refused for safety; 130 interrupted; 141 the reader of stdout went away. No traceback without `--debug`.
