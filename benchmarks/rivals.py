@@ -1,8 +1,9 @@
 """Pairing two models whose names have nothing in common: stateregistry and `weightbridge` on the pairs of the zoo, in one run.
 
 Neither is given rules or hints. `weightbridge` gets the arrays of both sides and their formats; stateregistry gets the same
-arrays as files, and, in its second row, the two models. From torch to Flax, which is what `weightbridge` is made for.
-`python benchmarks/rivals.py [--only NAME] [--json]`. Right: every output agrees to 1e-5; wrong: it answered, and they do not.
+arrays as files, and, in further rows, the two models. From torch to Flax, which is what `weightbridge` is made for.
+`python benchmarks/rivals.py [--all] [--only NAME] [--json]`: all foreign pairs and every fourth family, or every one with
+`--all`. Right: every output agrees to 1e-5; wrong: it answered, and they do not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "zoo"))
 
 from flax import nnx, serialization, traverse_util
-from zoo_all import PAIRS
+from zoo_all import FOREIGN, PAIRS
 from zoo_pairs import TOLERANCE, FlaxSide, Pair, difference
 from zoo_survey import FILES, LIVE, loaded, to_flax
 
@@ -101,10 +102,13 @@ def attempt(convert: Callable[..., Any], pair: Pair, side: FlaxSide) -> tuple[st
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="every family of transformers, not every fourth: an hour")
     parser.add_argument("--only", action="append", help="the name of a pair; may be given again")
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_args()
-    pairs = [pair for pair in PAIRS if not wanted.only or pair.name in wanted.only]
+    pairs = [*FOREIGN, *(pair for pair in PAIRS[len(FOREIGN) :: 1 if wanted.all else 4])]
+    if wanted.only:
+        pairs = [pair for pair in PAIRS if pair.name in wanted.only]
     found: dict[str, Counter[str]] = {name: Counter() for name in CONTENDERS}
     took = dict.fromkeys(CONTENDERS, 0.0)
     rows = []

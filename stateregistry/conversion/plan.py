@@ -290,10 +290,14 @@ class Plan:
         Args:
             source: what the plan was made for: registry, native object or path.
             target: registry or native object to fill; all-or-nothing.
-            out: a file to write instead, streamed one value at a time and committed atomically.
+            out: a file to write instead, streamed in bounded memory and committed atomically.
             format: the name of a store, where the suffix of `out` does not say it.
+            shard_bytes: cut the output into files of at most so many bytes of values, with an index.
             overwrite: `out` may exist.
-            progress: called with bytes done and bytes in all.
+            workers: threads that move values, two by default; with `executor`, how many batches are under way, by twos.
+            executor: any `concurrent.futures.Executor`, whose workers open the files themselves.
+            progress: called with bytes done and bytes in all, from whichever thread did them.
+            resume: go on where a run that ended early left off, after checking what lies there.
 
         Raises:
             PlanError: the plan is not `ok`, a condition does not hold, or source or target are not those it was made
