@@ -114,7 +114,8 @@ def _written(
         result, out, format=format, shard_bytes=shard_bytes, overwrite=overwrite, extra=extra, progress=meter.wrote
     )
     read = {file.name: digests.of_file(file) for file in files}
-    receipt = Receipt.of(plan, result.digests, result.stale, read, {path.name: digests.sha256(path)})
+    made = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    receipt = Receipt.of(plan, result.digests, result.stale, read, {file.name: digests.sha256(file) for file in made})
     return Done(path, plan, receipt, residual)
 
 

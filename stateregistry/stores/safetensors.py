@@ -75,9 +75,9 @@ def open_within(path: Path, limits: Limits, /) -> SafetensorsRegistry:
     with MappedFile(index) as first, collector_paused():
         head = first.read(0, min(4096, first.size))
         if not safetensors_index.looks_like_it(index, head):
-            if listed is not None:
+            if index.name.endswith(safetensors_index.INDEX_SUFFIX):
                 raise errors.FileFormatError(f"{index}: is no index of safetensors files", hint="restore it")
-            return _over([path], path, None, limits)
+            return _over([index], path, None, limits)
         found = safetensors_index.read(first, index, limits)
     with collector_paused():
         return _over([found.folder / shard for shard in found.shards], path, found, limits)

@@ -7,7 +7,6 @@ shards must agree in both directions. Kinds are inferred over the names of all s
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from stateregistry import errors
 from stateregistry.stores.base import FileRegistry
 from stateregistry.stores.document import load_object
 from stateregistry.stores.kinds import infer_kind, inferred
+from stateregistry.stores.links import refuse_leading_out
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.names import DOT, keys_of
 
@@ -74,7 +74,7 @@ def open_sharded(path: Path, open_one: Callable[[Path], FileRegistry], limits: L
     shards = sorted(set(weights.values()))
     for shard in shards:
         _check_name(path, shard)
-        _check_link(path, shard)
+        refuse_leading_out(path.parent, shard)
     found = keys_of(list(weights), DOT, str(path))
     parts: list[FileRegistry] = []
     try:
@@ -108,20 +108,6 @@ def _check_name(path: Path, shard: str) -> None:
         message = f"{path}: names the shard {shard[:200]!r}, which is not a torch file of its directory"
         hint = "nothing outside of the directory was looked at; get the index from who made the checkpoint"
         raise errors.UnsafeFileError(message, found=(shard[:200],), hint=hint)
-
-
-def _check_link(path: Path, shard: str) -> None:
-    """Refuse a link that leads out; one into the `blobs` beside `snapshots` is how the cache of Hugging Face works."""
-    file = path.parent / shard
-    if not file.is_symlink():
-        return
-    folder = Path(os.path.realpath(path.parent))  # never raises
-    real = Path(os.path.realpath(file))
-    allowed = [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
-    if not any(real.is_relative_to(root) for root in allowed):
-        message = f"{path}: the shard {shard!r} is a link that leads out of its directory, to {real}"
-        hint = "copy the file into the directory if it is trusted"
-        raise errors.UnsafeFileError(message, found=(str(real),), hint=hint)
 
 
 def _check_names(path: Path, shard: str, said: Iterable[str], held: Iterable[str]) -> None:

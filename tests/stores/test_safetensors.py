@@ -432,3 +432,13 @@ def test_opening_leaves_no_handle_behind(tmp_path, bits):
         with pytest.raises(errors.FileFormatError):
             store.open(path)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_directory_with_one_file_is_that_file(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    sr.save({"a/b": np.arange(3.0)}, folder / "model.safetensors")
+    with sr.open(folder) as found:
+        assert found.read("a/b").tolist() == [0, 1, 2]
+        assert found.files == (folder / "model.safetensors",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -285,7 +286,8 @@ def forge(tmp_path):
     def make(change):
         metadata = pickle.loads((path / ".metadata").read_bytes())
         changed = change(metadata)
-        (path / ".metadata").write_bytes(pickle.dumps(metadata if changed is None else changed))
+        instead = type(changed) in (dict, list, Runs)
+        (path / ".metadata").write_bytes(pickle.dumps(changed if instead else metadata))
         return path
 
     return make
@@ -364,9 +366,7 @@ LIES = {
     "no places": lambda metadata: metadata.__dict__.update(storage_data=None),
     "places of something else": lambda metadata: metadata.storage_data.update(x=1),
     "a part without a place": lambda metadata: metadata.storage_data.pop(next(iter(metadata.storage_data))),
-    "a place of nobody": lambda metadata: (
-        metadata.state_dict_metadata.pop("w") and metadata.planner_data.pop("w") and None
-    ),
+    "a place of nobody": lambda metadata: ((metadata.state_dict_metadata.pop("w"), metadata.planner_data.pop("w"))),
     "an offset that is none": _place(offset="0"),
     "a negative offset": _place(offset=-8),
     "a truth value for an offset": _place(offset=False),
@@ -388,10 +388,10 @@ LIES = {
     "a smaller shape": _tensor(size=torch.Size((2, 1))),
     "another rank": _tensor(size=torch.Size((4,))),
     "10 GB": _tensor(size=torch.Size((50_000, 50_000))),
-    "10 GB in the chunk too": lambda metadata: (
-        (_tensor(size=torch.Size((50_000, 50_000)))(metadata), _chunk(sizes=torch.Size((50_000, 50_000)))(metadata))
-        and None
-    ),  # noqa: E501  # fmt: skip
+    "10 GB in the chunk too": lambda metadata: [
+        _tensor(size=torch.Size((50_000, 50_000)))(metadata),
+        _chunk(sizes=torch.Size((50_000, 50_000)))(metadata),
+    ].clear(),
     "a shape that overflows": _tensor(size=torch.Size((2**40, 2**40))),
     "65 axes": _tensor(size=(1,) * 65),
     "properties that are none": _tensor(properties=3),
@@ -518,3 +518,15 @@ def test_a_directory_without_metadata_is_no_checkpoint(tmp_path):
     with pytest.raises(errors.FileAccessError, match="no store knows"):
         sr.open(tmp_path / "m")
     shutil.rmtree(tmp_path / "m")
+
+
+def test_a_conversion_into_a_directory_has_a_receipt_of_its_files(tmp_path, bits):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    sr.save(model, tmp_path / "m.safetensors")
+    done = sr.convert(tmp_path / "m.safetensors", model, out=tmp_path / "m.dcp")
+    written = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "m.dcp").iterdir()}
+    assert dict(done.receipt.files) == written
+    assert set(written) == {".metadata", "__0_0.distcp", "stateregistry.json"}
+    with sr.open(tmp_path / "m.dcp", verify=True) as found:
+        for name, value in model.state_dict().items():
+            assert found.read(name.replace(".", "/")).tobytes() == as_bytes(value)
