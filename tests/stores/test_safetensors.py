@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stateregistry as sr
 from stateregistry import errors, keys
 from stateregistry.entry import DTYPES, Entry, Kind, numpy_dtype
 from stateregistry.stores import safetensors as store
