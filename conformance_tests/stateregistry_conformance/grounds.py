@@ -123,6 +123,12 @@ _RAISED: Final[Mapping[type[Exception], str]] = {
     errors.UnsupportedError: "SR-ALIAS-008",
 }
 
+#: What the error of a read says is broken besides reading.
+_UNREAD: Final[Mapping[type[Exception], tuple[str, ...]]] = {
+    errors.UnknownKeyError: MISSING,
+    errors.AbstractError: _FIELDS["concrete"],
+}
+
 
 def needed(ids: tuple[str, ...]) -> frozenset[str]:
     """The grounds that a check of these requirements stands on."""
@@ -257,12 +263,11 @@ def _listed(h: Subject, declaration: Declaration) -> list[Fault]:
         raise
     except Exception as error:  # noqa: BLE001  # whatever it is, nothing stands on it
         return _raised(h, declaration, error)
-    found = [
-        Fault(key, (*MISSING, *_features(declaration.leaf(key))), f"{key!r} is not listed", absent=True)
-        for key in expected
-        if key not in listed
-    ]
-    for key in expected.keys() & listed.keys():
+    found = []
+    for key in sorted(expected.keys() - listed.keys()):
+        owners = (*MISSING, *_features(declaration.leaf(key)), *(_TIES if key in aliases else ()))
+        found.append(Fault(key, owners, f"{key!r} is not listed", absent=True))
+    for key in sorted(expected.keys() & listed.keys()):
         for field, owners in _FIELDS.items():
             have, want = getattr(listed[key], field, None), getattr(expected[key], field)
             if have != want or type(have) is not type(want):
@@ -293,7 +298,7 @@ def _read(h: Subject, declaration: Declaration) -> list[Fault]:
             raise
         except Exception as error:  # noqa: BLE001  # as above
             same, text = False, f"read of {key!r} raised {type(error).__name__}: {error}"
-            more = MISSING if isinstance(error, errors.UnknownKeyError) else ()
+            more = next((owners for cls, owners in _UNREAD.items() if isinstance(error, cls)), ())
         if not same:
             owners = dict.fromkeys((*more, *common, *_features(declaration.leaf(key))))
             found.append(Fault(key, tuple(owners), text))

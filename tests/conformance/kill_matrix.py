@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,7 +87,7 @@ def mutants() -> tuple[Any, ...]:
 
 def kill(mutant: Any) -> Kill:
     """Run the directed checks on one mutant, in this process."""
-    with mutant.installed() if hasattr(mutant, "installed") else nullcontext():
+    with _installed(mutant):
         rows = run(mutant.harness(), directed(), named=mutant.id)
     failed = {row.requirement for row in rows if row.status is Status.FAIL and row.requirement}
     met = {row.requirement for row in rows if row.status in {Status.PASS, Status.NOT_APPLICABLE}}
@@ -105,9 +106,17 @@ def kill(mutant: Any) -> Kill:
 
 def killers(mutant: Any) -> tuple[str, ...]:
     """The checks that fail on the requirement that a mutant violates; nothing else is run."""
-    with mutant.installed() if hasattr(mutant, "installed") else nullcontext():
+    with _installed(mutant):
         chosen = [one for one in directed() if mutant.violates in one.ids]
         return _killers(run(mutant.harness(), chosen, named=mutant.id), mutant.violates)
+
+
+@contextmanager
+def _installed(mutant: Any) -> Iterator[None]:
+    """With warnings as they are in a run: a test that makes errors of them would find other bugs."""
+    with mutant.installed() if hasattr(mutant, "installed") else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _killers(rows: Iterable[Any], requirement: str) -> tuple[str, ...]:

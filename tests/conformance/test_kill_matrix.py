@@ -46,7 +46,8 @@ def rows(text) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def checks(text) -> dict[str, tuple[int, int]]:
     """How many mutants of the corpus, and how many others, each check kills."""
-    found = re.findall(r"^\| `(\w+\.\w+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    table = text.split("\n## Checks\n", 1)[1].split("\n## ", 1)[0]
+    found = re.findall(r"^\| `(\w+\.\w+)` \| (\d+) \| (\d+) \|$", table, re.MULTILINE)
     return {name: (int(kills), int(more)) for name, kills, more in found}
 
 
