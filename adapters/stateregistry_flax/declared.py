@@ -180,4 +180,5 @@ def _method(cls: type, name: str) -> object:
 def holder(cls: type, path: str, table: Mapping[type, Row]) -> Holder:
     """A module of a type, as what holds entries."""
     row = row_of(cls, table)
-    return Holder(_name(cls), path, row is not None and row.build is bare)
+    is_bare = row is not None and row.build is bare
+    return Holder(_name(cls), path, is_bare, declared=row is not None and not is_bare)

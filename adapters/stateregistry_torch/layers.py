@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from stateregistry.entry import Kind
 from stateregistry.errors import AdapterError, AxesError
-from stateregistry.keys import split
+from stateregistry.keys import join, split
 from stateregistry.layers import axes
 from stateregistry.layers.config import contradiction
 from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Holder, Lack, Layer, Piece
@@ -58,11 +58,19 @@ def layers_of(found: Walk, opaque: Container[str] = ()) -> tuple[Layer, ...]:
 def holders_of(found: Walk) -> dict[str, Holder]:
     """The module of every tensor, by every key of it."""
     holders: dict[int, Holder] = {}
+    rows = {prefix: row for row, prefix in reversed(tuple(enumerate(found.prefixes)))}
     for row in dict.fromkeys(found.owners):
-        cls = type_of(found.modules[row])
-        declared = row_of(cls)
-        path = found.prefixes[row][:-1]
-        holders[row] = Holder(_name(cls), path, declared is not None and declared.build is bare)
+        prefix, module = found.prefixes[row], found.modules[row]
+        if isinstance(
+            module, parametrize.ParametrizationList
+        ):  # what it holds is that of the module it is registered at
+            *above, _, _ = split(prefix[:-1])
+            prefix = f"{join(*above)}/" if above else ""
+            module = found.modules[rows[prefix]] if prefix in rows else module
+        cls = type_of(module)
+        known = row_of(cls)
+        path, is_bare = prefix[:-1], known is not None and known.build is bare
+        holders[row] = Holder(_name(cls), path, is_bare, declared=known is not None and not is_bare)
     return {key: holders[row] for key, row in zip(found.keys, found.owners, strict=True)}
 
 

@@ -11,10 +11,15 @@ from typing import Any, Final
 
 from torch import nn
 
-from stateregistry.layers.vocabulary import Config, Layer
+from stateregistry.layers.vocabulary import Config, Lack, Layer
 from stateregistry_torch.dialect import recurrent_pieces
 
 _MODES: Final = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}
+
+#: Said by what was made with `bias=False`: frameworks whose cells always have biases hold zeros there.
+_NO_BIAS: Final = Lack(
+    ("*input_bias", "*recurrent_bias"), "this layer of torch was made with bias=False: it adds nothing", zero=True
+)
 
 
 def stack(module: Any) -> Iterator[Layer]:
@@ -31,14 +36,19 @@ def stack(module: Any) -> Iterator[Layer]:
             config["dropout"] = float(module.dropout) if number < count - 1 else 0.0
             config |= _functions(kind, module.mode.removeprefix("RNN_").lower())
             alone = count * len(directions) == 1
-            yield Layer(kind, "" if alone else place, recurrent_pieces(kind, f"_{place}"), config=config)
+            pieces, lacks = recurrent_pieces(kind, f"_{place}"), _lacks(module)
+            yield Layer(kind, "" if alone else place, pieces, config=config, lacks=lacks)
 
 
 def cell(module: Any) -> Layer:
     """The layer that a cell is: one step of a recurrent layer, with the names of no layer and no direction."""
     kind = "lstm" if isinstance(module, nn.LSTMCell) else "gru" if isinstance(module, nn.GRUCell) else "rnn"
     config = _functions(kind, str(module.nonlinearity) if kind == "rnn" else "")
-    return Layer(kind, "", recurrent_pieces(kind), config=config)
+    return Layer(kind, "", recurrent_pieces(kind), config=config, lacks=_lacks(module))
+
+
+def _lacks(module: Any) -> tuple[Lack, ...]:
+    return () if module.bias else (_NO_BIAS,)
 
 
 def _functions(kind: str, nonlinearity: str) -> Config:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _VECTORS: Final = frozenset({"scale", "mean", "var"})
 _GATES: Final = {4: "lstm", 3: "gru", 1: "rnn"}
 _MATRIX: Final = "weight_ih_l"
+#: What the direction and the magnitude of a kernel under a weight norm are called, by `torch.nn.utils` in either way.
+_NORMED: Final = (
+    ("weight_v", "weight_g"),
+    ("parametrizations/weight/original1", "parametrizations/weight/original0"),
+)
 
 
 @final
@@ -44,6 +49,7 @@ def read(entries: Mapping[str, Entry], layers: Sequence[Layer], dialect: Dialect
     _replace(made, _heads(loose, dialect, made.layers))
     _replace(made, _recurrent(loose, dialect))
     _replace(made, _thirds(loose, dialect))
+    _replace(made, _weight_normed(loose))
     return made
 
 
@@ -154,6 +160,30 @@ def _thirds(entries: Mapping[str, Entry], dialect: Dialect) -> Iterable[Layer]:
             pieces = [Piece("kernel", "in_proj_weight", f"{parts} in", part=name)]
             pieces += [Piece("bias", "in_proj_bias", parts, part=name)] if bias is not None else []
             yield Layer("linear", f"{prefix}{name}", tuple(pieces), inferred=True, candidates=("linear",), base=path)
+
+
+def _weight_normed(entries: Mapping[str, Entry]) -> Iterable[Layer]:
+    """Convolutions under a weight norm, as torch stores them; and so do authors of a framework that has no such."""
+    for key, entry in entries.items():
+        ends = next((ends for ends in _NORMED if key.endswith(f"/{ends[0]}")), None)
+        if ends is None or len(entry.shape) < 3 or entry.shape[0] == entry.shape[1]:
+            continue
+        path = key.removesuffix(f"/{ends[0]}")
+        scale, bias = entries.get(f"{path}/{ends[1]}"), entries.get(f"{path}/bias")
+        if scale is None or len(scale.shape) != len(entry.shape) or bias is None or bias.shape != entry.shape[:1]:
+            continue
+        names = ("out", "in/groups", *(f"spatial.{number}" for number in range(len(entry.shape) - 2)))
+        kept = [number for number, size in enumerate(scale.shape) if size != 1]
+        if len(kept) != 1 or scale.shape[kept[0]] != entry.shape[kept[0]]:
+            continue
+        magnitude = " ".join(name if number in kept else "1" for number, name in enumerate(names))
+        pieces = (
+            Piece("kernel_direction", ends[0], " ".join(names)),
+            Piece("kernel_magnitude", ends[1], magnitude),
+            Piece("bias", "bias", "out"),
+        )
+        config = {"weight_norm_dim": names[kept[0]]}
+        yield Layer("conv", path, pieces, inferred=True, candidates=("conv",), config=config)
 
 
 # -------------------------------------------------------------------- recurrent stacks

@@ -6,6 +6,7 @@ colours equally often may be one; which repeated one is which is for `ties` to s
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import final
 
 from stateregistry.alignment.colours import Colour, is_vector
 from stateregistry.alignment.lexicon import words
-from stateregistry.alignment.model import Unit
+from stateregistry.alignment.model import Grade, Unit, View
 from stateregistry.alignment.spelling import Tokens, numbers, split_words, stems
 
 Signature = tuple[tuple[int, int], ...]
@@ -67,6 +68,32 @@ class Item:
     def vector(self) -> bool:
         """Whether it is a norm or a vector."""
         return self.single and is_vector(self.units[0].colour)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """Two items that are one.
+
+    Attributes:
+        counted: numbers decided. leaf: the numbers of single units, not of containers around them.
+    """
+
+    source: Item
+    target: Item
+    evidence: str
+    grade: Grade = "certain"
+    counted: bool = False
+    leaf: bool = False
+
+
+def in_order(items: Sequence[Item], view: View) -> bool:
+    """Whether no order that the side has contradicts the order of the items."""
+    calls = [item.call for item in items]
+    if view.called and None not in calls:
+        return all(a < b for a, b in itertools.pairwise(calls))  # type: ignore[operator]  # None was excluded
+    places = [item.place for item in items]
+    return not view.ordered or all(a <= b for a, b in itertools.pairwise(places))
 
 
 def counted_name(path: Tokens) -> str:

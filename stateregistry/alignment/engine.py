@@ -7,7 +7,7 @@ are evidence among other evidence. The result is checked before anybody sees it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stateregistry.alignment import names, settle, soundness
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def pair_up(
-    source: View, target: View, anchors: Mapping[str, str] | None = None, *, by_structure: bool = True
+    source: View, target: View, anchor: Callable[[str], str | None] | None = None, *, by_structure: bool = True
 ) -> Result:
     """Pair the units of two sides.
 
     Args:
         source, target: the views; what they hold is brought to one granularity.
-        anchors: source path -> target path of what the rules pair.
+        anchor: what the rules call a source path in the target, `None` where they say nothing of it.
         by_structure: whether what names leave over is paired at all.
 
     Returns:
@@ -34,7 +34,7 @@ def pair_up(
     """
     settle.settle(source, target, whole=not by_structure)
     result = Result()
-    taken = _anchored(source, target, anchors or {}, result)
+    taken = _anchored(source, target, anchor, result) if anchor is not None else set[int]()
     sources = [unit for unit in source.units if id(unit) not in taken]
     targets = [unit for unit in target.units if id(unit) not in taken]
     found = names.by_name(sources, targets, trusted=not by_structure)
@@ -62,11 +62,11 @@ def pair_up(
     return result
 
 
-def _anchored(source: View, target: View, anchors: Mapping[str, str], result: Result) -> set[int]:
+def _anchored(source: View, target: View, anchor: Callable[[str], str | None], result: Result) -> set[int]:
     there = {unit.path: unit for unit in reversed(target.units)}
     taken: set[int] = set()
     for unit in source.units:
-        new = anchors.get(unit.path)
+        new = anchor(unit.path)
         other = there.get(new) if new is not None else None
         if other is not None and id(other) not in taken:
             result.pairs.append(Pair(unit, other, ["a rename rule"]))

@@ -11,14 +11,17 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import Item, Palette, Signature, containers, item_of
+from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
-from stateregistry.alignment.ties import Counted, Population, Tied, tie
+from stateregistry.alignment.spelling import Tokens, tokens
+from stateregistry.alignment.ties import Counted, Population, tie
 
 #: Steps for each unit of both sides; a step is one unit looked at in one scope, or one pair compared.
 BOUND: Final = 4000
 _SMALL: Final = 4
+#: More rules than this in one scope are no neighbours of anything in it.
+_ANCHORS: Final = 64
 _ELSEWHERE: Final = 0.5
 
 
@@ -39,6 +42,16 @@ def _population(classes: Classes) -> Population:
     return found[0], found[1]
 
 
+def _anchors(pairs: Sequence[Pair]) -> dict[Tokens, list[tuple[Tokens, Unit, Unit]]]:
+    """What is paired already, by every container of the source around it, in the source's own spelling."""
+    found: dict[Tokens, list[tuple[Tokens, Unit, Unit]]] = {}
+    for pair in pairs:
+        path = tokens(pair.source.path)
+        for depth in range(len(path)):
+            found.setdefault(path[:depth], []).append((path, pair.source, pair.target))
+    return found
+
+
 @final
 class Solver:
     """One search.
@@ -51,7 +64,23 @@ class Solver:
     def __init__(self, source: View, target: View, result: Result) -> None:
         self.source, self.target, self.result = source, target, result
         self._palette = Palette()
+        self._anchored = _anchors(result.pairs)
         self._steps = BOUND * (len(source.units) + len(target.units)) + 100_000
+
+    def _within(self, one: Tokens, two: Tokens) -> list[Tied]:
+        """What was paired before, by rules or by names, inside two containers."""
+        found = self._anchored.get(one, ())
+        if len(found) > _ANCHORS:
+            return []  # so many are beside everything
+        return [
+            Tied(
+                Item([mine], path[len(one) :], single=True, depth=len(one)),
+                item_of(its, len(two)),
+                "a rename rule",
+            )
+            for path, mine, its in found
+            if its.tokens[: len(two)] == two
+        ]  # fmt: skip
 
     def _spend(self, steps: int) -> bool:
         self._steps -= steps
@@ -78,7 +107,7 @@ class Solver:
         if not self._spend(len(sources) + len(targets)):
             self._ask(sources, targets, "the search was stopped at its bound")
             return
-        decided: list[Tied] = []
+        decided = self._within(sources[0].tokens[: depths[0]], targets[0].tokens[: depths[1]])
         covered: set[int] = set()
         for xs, ys in self._repeated(sources, targets, depths, covered):
             if not self._spend(len(xs) * min(len(ys), 64)):

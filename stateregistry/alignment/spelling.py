@@ -32,11 +32,13 @@ class Token:
         stem: lower case, without `_`; empty for a number that stands where a name is.
         number: the one that it ends in, or that follows as a step of its own.
         text: as it is written, for words.
+        apart: the number is a step of its own (`layers/0`), so that the name is that of a list.
     """
 
     stem: str
     number: int | None = None
     text: str = ""
+    apart: bool = False
 
     @property
     def same(self) -> tuple[str, int | None]:
@@ -86,7 +88,7 @@ def tokens(path: str) -> Tokens:
             continue
         for token in _of_segment(segment):
             if not token.stem and found and found[-1].number is None and found[-1].stem:
-                found[-1] = Token(found[-1].stem, token.number, found[-1].text)
+                found[-1] = Token(found[-1].stem, token.number, found[-1].text, apart=True)
             else:
                 found.append(token)
     return tuple(found)

@@ -3,19 +3,19 @@
 Every piece of evidence gives some pairs; where two of them contradict, nothing is decided.
 
 The evidence, in this order: config that the function depends on; the same name; words of one meaning; what the items stand
-beside; numbers, where no order contradicts them; the one that is left. Vectors, and whatever is named before or after
+beside; numbers, where no order contradicts them; a habit; the one that is left. Vectors, and whatever is named before or after
 something, are told by equal words alone. Never the order of declaration by itself.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from stateregistry.alignment.containers import Item
+from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.habits import by_habit
 from stateregistry.alignment.lexicon import SIDES, similarity
 from stateregistry.alignment.model import Grade, View, worse
 
@@ -30,23 +30,6 @@ _MARGIN: Final = 0.25
 
 #: Config that the function depends on and that every framework means alike.
 _CONFIG: Final = ("stride", "dilation", "groups", "reverse", "heads", "kernel_size")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Tied:
-    """Two items that are one.
-
-    Attributes:
-        counted: numbers decided. leaf: the numbers of single units, not of containers around them.
-    """
-
-    source: Item
-    target: Item
-    evidence: str
-    grade: Grade = "certain"
-    counted: bool = False
-    leaf: bool = False
 
 
 @final
@@ -94,7 +77,7 @@ def tie(
             made.why = made.why or inner.why
         return made
     votes = _Votes(xs, ys)
-    votes.add(_equal_names(xs, ys))
+    votes.add(_equal_names(xs, ys, source, target))
     votes.add(_by_words(xs, ys))
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
@@ -105,7 +88,8 @@ def tie(
         votes.add(numbered)
     if not votes.conflict and not numbered:
         numbered, doubt = _by_numbers(*votes.left(), source, target, population)
-        votes.add(numbered or _norms_by_call(*votes.left(), source, target))
+        left = votes.left()
+        votes.add(numbered or _norms_by_call(*left, source, target) or by_habit(*left, source, target))
     if votes.conflict:
         return Tie([], votes.conflict)
     made = Tie(list(votes.pairs.values()))
@@ -192,22 +176,30 @@ def _once(items: Sequence[Item], key: Callable[[Item], Hashable]) -> dict[Hashab
     return {key(item): item for item in items if counts[key(item)] == 1}
 
 
-def _equal_names(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
-    """The same path below the scope; with numbers, where both sides count the name from the same to the same."""
+def _equal_names(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
+    """The same path below the scope; with numbers, where both sides count the name from the same to the same, in order."""
     left, right = _once(xs, lambda item: item.same), _once(ys, lambda item: item.same)
-    counts = [_counts(items) for items in (xs, ys)]
+    counts = [_counts(items, view) for items, view in ((xs, source), (ys, target))]
     return [
         Tied(item, right[name], "the same name")
         for name, item in left.items()
-        if name in right and any(item.stems) and (not item.numbers or counts[0][item.stems] == counts[1][item.stems])
+        if name in right
+        and any(item.stems)
+        and (not item.numbers or counts[0][item.stems] == counts[1][item.stems] != frozenset())
     ]
 
 
-def _counts(items: Sequence[Item]) -> dict[tuple[str, ...], set[tuple[int, ...]]]:
-    found: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
+def _counts(items: Sequence[Item], view: View) -> dict[tuple[str, ...], frozenset[tuple[int, ...]]]:
+    """The numbers that each name has; none where an order contradicts them."""
+    found: dict[tuple[str, ...], list[Item]] = {}
     for item in items:
-        found.setdefault(item.stems, set()).add(item.numbers)
-    return found
+        found.setdefault(item.stems, []).append(item)
+    return {
+        stems: frozenset(item.numbers for item in several)
+        if in_order(sorted(several, key=lambda item: item.numbers), view)
+        else frozenset()
+        for stems, several in found.items()
+    }
 
 
 def _telling(items: Sequence[Item]) -> list[frozenset[str]]:
@@ -268,7 +260,12 @@ def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:
     one, two = x.words - common[0], y.words - common[1]
     if not one or not two or one == two:
         return not any(one & other for other in others[0]) and not any(two & other for other in others[1])
-    if not one & two or SIDES & (one ^ two):
+    if not one & two:
+        return False
+    elsewhere = frozenset[str]().union(*others[0], *others[1])
+    if one & two - elsewhere and all(pair.grade == "certain" for pair in pairs):
+        return True  # only these two are said to be that
+    if SIDES & (one ^ two):
         return False
     apart = one ^ two  # what only one of them says must be said of no other
     return not x.vector or not any(apart & other for side in others for other in side)
@@ -288,8 +285,11 @@ def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
             break
         depth += 1
     shared = similarity(item.raw, anchor.raw) if words else 0.0
-    # A number says something beside the same number only: further away, it counts something else.
-    siblings = item.same[:-1] == anchor.same[:-1]
+    # A number says something beside the same number only: further away, or in a list, it counts something else.
+    siblings = item.same[:-1] == anchor.same[:-1] and bool(item.path) and bool(anchor.path)
+    if siblings and item.path[-1].apart and anchor.path[-1].apart and item.path[-1].stem == anchor.path[-1].stem:
+        return depth + 1, shared, False
+    siblings = siblings and item.path[-1].apart is anchor.path[-1].apart
     return depth, shared, siblings and bool(item.numbers) and item.numbers == anchor.numbers
 
 
@@ -337,15 +337,6 @@ def _chain(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[Item, Item]] | 
         if not items[0].numbers:
             return None
     return list(zip(sorted(xs, key=lambda item: item.numbers), sorted(ys, key=lambda item: item.numbers), strict=True))
-
-
-def in_order(items: Sequence[Item], view: View) -> bool:
-    """Whether no order that the side has contradicts the order of the items."""
-    calls = [item.call for item in items]
-    if view.called and None not in calls:
-        return all(a < b for a, b in itertools.pairwise(calls))  # type: ignore[operator]  # None was excluded
-    places = [item.place for item in items]
-    return not view.ordered or all(a <= b for a, b in itertools.pairwise(places))
 
 
 def _by_numbers(

@@ -28,7 +28,7 @@ _OF_LAYERS: Final = frozenset({"weight", "kernel", "scale", "embedding"})
 _SCATTERED: Final = 1.25
 
 #: What leaves are called: by role.
-_NAMES: Final = {
+NAMES: Final = {
     "weight": "W", "kernel": "W", "gamma": "W", "scale": "W", "w": "W", "g": "W", "embedding": "W", "gain": "W",
     "bias": "B", "beta": "B", "b": "B", "offset": "B",
     "running_mean": "M", "moving_mean": "M", "mean": "M",
@@ -155,7 +155,7 @@ class _Builder:
             if key in inside or key in self.given.skip or not entry.persistent or entry.rng:
                 continue
             parent, _, leaf = key.rpartition("/")
-            role = _NAMES.get(leaf.lower())
+            role = NAMES.get(leaf.lower())
             if leaf == "num_batches_tracked":
                 continue
             if role is None or role in groups.get(parent, {}):
@@ -174,7 +174,7 @@ class _Builder:
         layered = {layer.key(piece) for layer in self.given.layers for piece in layer.pieces}
         for alias, key in self.given.aliases.items():
             parent, _, leaf = alias.rpartition("/")
-            if alias not in layered and key in inside and _NAMES.get(leaf.lower()) == "W":
+            if alias not in layered and key in inside and NAMES.get(leaf.lower()) == "W":
                 self._group(parent, {"W": alias}, spare=True)
 
     def _group(self, parent: str, roles: dict[str, str], *, spare: bool = False) -> list[str]:
@@ -237,7 +237,7 @@ class _Builder:
 
 def _numbered(path: Tokens, number: int) -> Tokens:
     if path and path[-1].number is None and path[-1].stem:
-        return (*path[:-1], Token(path[-1].stem, number, path[-1].text))
+        return (*path[:-1], Token(path[-1].stem, number, path[-1].text, apart=True))
     return (*path, Token("", number))
 
 

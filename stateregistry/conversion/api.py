@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from stateregistry import plugins
 from stateregistry.conversion.casts import check_dtype
 from stateregistry.conversion.derive import derive
+from stateregistry.conversion.gaps import TOLERANCE
 from stateregistry.conversion.plan import Plan, PlanProblem
 from stateregistry.conversion.planner import make
 from stateregistry.conversion.prepare import prepared
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
-from stateregistry.errors import PlanError
-from stateregistry.sources import resolved
+from stateregistry.errors import PlanError, UnsupportedError
+from stateregistry.sources import is_path, resolved
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -130,21 +131,46 @@ def convert(
     executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = False,
+    forward: tuple[Callable[..., Any], Callable[..., Any], Any] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Done:
-    """Plan and execute in one call. The keywords are those of `plan` and of `Plan.execute`.
+    """Plan and execute in one call. The keywords are those of `plan` and of `Plan.execute`, and two more.
+
+    Args:
+        forward: `(fa, fb, inputs)`: outputs decide where nothing else does, and nothing is written unless they agree. `fa` is
+            called with `inputs` (a tuple is spread) and runs the source; `fb` is called with the native target that is tried,
+            which is not the caller's but a copy, and then the inputs. Both in evaluation. Every pairing of layers that the
+            plan leaves open is tried (`trials.MOST` at most); the one whose outputs agree is taken, and of several that
+            agree the first, if the outputs depend on every layer in question.
+        tolerance: the share of their scale that outputs may differ by; the default is for float32.
 
     Returns:
         `done.target`: the native object with the new state (torch: the same module), or the path written when `out` is
         given; `done.plan`, `done.receipt`, `done.residual`.
 
     Raises:
-        PlanError: the plan is not `ok`, or a condition does not hold. Nothing was written.
+        PlanError: the plan is not `ok`, a condition does not hold, or outputs differ. Nothing was written.
+        AmbiguousAlignment: nothing decides which layers are one; with `forward`, it says what was tried.
+        UnsupportedError: `forward` with a target that is a file, or that cannot be copied.
     """
     _one_target(target, to)
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(resolved(source))
         there = stack.enter_context(resolved(target)) if target is not None else None
-        made = planned(here, there, to, rules, allow, dtype, residual)
+        if forward is None:
+            made = planned(here, there, to, rules, allow, dtype, residual)
+        else:
+            if is_path(target):
+                message = f"forward= runs the target, which is the path {str(target)!r}"
+                raise UnsupportedError(
+                    message, hint="pass a model or variables as the target, and out= to write a file"
+                )
+            from stateregistry.conversion.trials import decided  # lazy: only a forward pass needs the engine here
+
+            def remade(more: Rules) -> Plan:
+                return planned(here, there, to, more, allow, dtype, residual)
+
+            made = decided(remade, Rules.of(rules), here, there, forward, tolerance)
         return made.execute(
             here, there, out=Path(out) if out is not None else None, format=format, shard_bytes=shard_bytes,
             overwrite=overwrite, workers=workers, executor=executor, progress=progress, resume=resume,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion.align import alike, readings
 from stateregistry.conversion.joint import axis_config, lack_of
 from stateregistry.conversion.plan import PlanProblem
+from stateregistry.conversion.readings import alike, readings
 from stateregistry.conversion.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind

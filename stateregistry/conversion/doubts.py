@@ -1,25 +1,29 @@
 """Doubts: what of a pairing has to be asked again before anything is derived from it.
 
-An inferred layer whose names could be anything's is an assumption; config that contradicts an array, or cuts the arrays of
-both sides otherwise, is refused; two keys of one framework whose layers hold their axes in different orders are moved by
-these axes and not as they lie. Reads shapes and config, no values.
+An inferred layer whose names could be anything's is an assumption; a lone entry that is a buffer here and a parameter there
+is a choice; config that contradicts an array, or cuts the arrays of both sides otherwise, is refused; two keys of one
+framework whose layers hold their axes in different orders are moved by these axes and not as they lie. Reads shapes and config, no values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from stateregistry.alignment.view import NAMES
 from stateregistry.conversion.joint import axis_config
 from stateregistry.conversion.patterns import covers
 from stateregistry.layers import config, infer
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.align import EntryPair, LayerPair
+    from stateregistry.conversion.pairs import EntryPair, LayerPair
     from stateregistry.conversion.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Piece
+
+#: Evidence of a pair whose paths are one, by themselves or by a rule.
+_ONE_PATH: Final = frozenset({"same path", "same key", "same key, same framework", "a rename rule"})
 
 
 def doubted(pair: LayerPair, source: Side, target: Side, rules: Rules) -> LayerPair:
@@ -65,3 +69,26 @@ def _pieces(side: Side) -> dict[str, tuple[str, Piece]]:
     """For every key of a layer that is known and not inferred, the kind of the layer and the piece."""
     known = [layer for layer in side.layers if not layer.inferred]
     return {layer.key(piece): (layer.kind, piece) for layer in known for piece in layer.pieces}
+
+
+def crossing(pair: EntryPair, source: Side, target: Side) -> str:
+    """Why a lone entry may be a buffer on one side and a parameter on the other; empty where it may not, or is one kind.
+
+    Authors hold a constant of a model either way. What belongs to a layer, or is called like a statistic, a scale or a bias
+    alone, is of its kind for a reason.
+    """
+    key, other = source.canonical(pair.source), target.canonical(pair.target)
+    if key is None or other is None or pair.evidence not in _ONE_PATH or pair.grade != "certain":
+        return ""
+    mine, its = source.entries[key], target.entries[other]
+    if mine.kind is its.kind or mine.inferred or its.inferred:
+        return ""
+    if (mine.shape, mine.dtype) != (its.shape, its.dtype) or key in _of_layers(source) or other in _of_layers(target):
+        return ""
+    if any(name.rpartition("/")[2].lower() in NAMES for name in (pair.source, pair.target)):
+        return ""  # it may belong to a layer of a type that nobody declared
+    return f"a {mine.kind.value} in the source, a {its.kind.value} in the target: each side keeps its own kind"
+
+
+def _of_layers(side: Side) -> set[str]:
+    return {side.canonical(name) or name for layer in side.layers for name in layer.roles.values()}

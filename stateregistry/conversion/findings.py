@@ -29,11 +29,15 @@ _SILENT: Final = object()
 def compare(source: Layer, target: Layer, to: str, /) -> tuple[Finding, ...]:
     """Every value of the config in which two paired layers differ; none where one of them was only inferred.
 
+    Within one framework entries pair by key, whatever their layers are: two of different kinds are found to be that.
+
     Args:
         to: the name of the target's dialect, whose words say what to set.
     """
-    if source.inferred or target.inferred or source.kind != target.kind:
+    if source.inferred or target.inferred:
         return ()
+    if source.kind != target.kind:
+        return _another_layer(source, target)
     advise = _adviser(to)
     found = []
     for name, matters in _names(source, target).items():
@@ -47,6 +51,14 @@ def compare(source: Layer, target: Layer, to: str, /) -> tuple[Finding, ...]:
             Finding(target.path, name, left, right, "training" if matters == "training" else "evaluation", hint)
         )
     return tuple(found)
+
+
+def _another_layer(source: Layer, target: Layer) -> tuple[Finding, ...]:
+    """What there is to say where the arrays of one layer are, under the same names, those of another."""
+    if {piece.name for piece in source.pieces}.isdisjoint(piece.name for piece in target.pieces):
+        return ()
+    hint = f"the arrays arrive as they lie, and something else is computed with them; make it a {source.kind}"
+    return (Finding(target.path, "layer", source.kind, target.kind, "evaluation", hint),)
 
 
 def _names(source: Layer, target: Layer) -> dict[str, Matter]:

@@ -22,7 +22,7 @@ from stateregistry.layers.axes import parts_of
 from stateregistry.layers.vocabulary import ROLES, Declaration, Lack, Layer, Limit, Piece
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.align import LayerPair
+    from stateregistry.conversion.pairs import LayerPair
     from stateregistry.conversion.rules import Rules
     from stateregistry.conversion.side import Side
 

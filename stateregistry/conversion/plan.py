@@ -151,6 +151,7 @@ class PlanProblem:
         keys: the keys it is about: the source's, then the target's.
         text: what is wrong. hint: what would settle it, spelled as the caller can type it.
         candidates: of an alignment that is `ambiguous`: every pair of paths that may be one layer.
+        answers: for each of them the rename that says it, for all blocks at once where these are numbered alike.
     """
 
     problem: str
@@ -158,6 +159,7 @@ class PlanProblem:
     text: str
     hint: str = ""
     candidates: tuple[tuple[str, str], ...] = ()
+    answers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         names = " -> ".join(self.keys)
@@ -427,8 +429,8 @@ class Plan:
 
 
 def _problem(row: Mapping[str, Any]) -> PlanProblem:
-    pairs = tuple((source, target) for source, target in row["candidates"])
-    return PlanProblem(**{**row, "keys": tuple(row["keys"]), "candidates": pairs})
+    pairs = {name: tuple((source, target) for source, target in row[name]) for name in ("candidates", "answers")}
+    return PlanProblem(**{**row, "keys": tuple(row["keys"]), **pairs})
 
 
 def _move(row: Mapping[str, Any]) -> Move:

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stateregistry.conversion import casts, doubts, findings
-from stateregistry.conversion.align import EntryPair, LayerPair, align
+from stateregistry.conversion.align import align
 from stateregistry.conversion.joint import Joint, Want, axis_config
+from stateregistry.conversion.pairs import EntryPair, LayerPair
 from stateregistry.conversion.patterns import covers
 from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.prepare import prepared, reordered, unused_orders
@@ -117,7 +118,7 @@ class _Planner:
         self._mark_splits()
         self._rest_of_target()
         self._rest_of_source()
-        paths = tuple(layer.path for layer in self.source.layers)
+        paths = (*(layer.path for layer in self.source.layers), *alignment.paths)
         dead = self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names)
         for text in (*dead, *unused_orders(self.rules, self.source.layers, self.target.layers)):
             self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
@@ -203,14 +204,18 @@ class _Planner:
             return
         if pair.grade == "assumption" and self.undeclared.are_bare(pair.source, pair.target):
             pair = replace(pair, grade="certain", reason="", evidence="a parameter of its own on both sides")
-        feeds = (Feed(pair.source, pair.source_axes),)
+        feeds = tuple(Feed(pair.source, pair.source_axes, part, part) for part in _parts(pair))
+        crossing = doubts.crossing(pair, self.source, self.target)
+        if crossing:
+            self.recast.add(self.target.canonical(pair.target) or pair.target)
         move = Move(
             "copy",
             pair.target,
             feeds,
+            cls="choice" if crossing else "exact",
             evidence=pair.evidence,
             grade=pair.grade,
-            reason=pair.reason,
+            reason=pair.reason or crossing,
             axes=pair.target_axes,
         )
         self._copy(move, {})
@@ -309,7 +314,7 @@ class _Planner:
         for layer in self.source.layers:
             new = self.rules.rename(layer.path)
             other = there.get(layer.path if new is None else new)
-            if other is not None and other.kind == layer.kind:
+            if other is not None:
                 self.findings += findings.compare(layer, other, self.target.dialect)
 
     # ---------------------------------------------------------------- what one side does not have
@@ -441,6 +446,14 @@ class _Planner:
                     reason = f"the place {key!r} becomes {len(numbers)} that are not tied"
                     joined = "; ".join(filter(None, (move.reason, reason)))
                     self.moves[number] = replace(move, cls="choice", reason=joined)
+
+
+def _parts(pair: EntryPair) -> tuple[str, ...]:
+    """The parts that both sides divide an array into, each fed to itself; the whole where they do not divide alike."""
+    left, right = (axes.parts_of(pattern) if pattern else () for pattern in (pair.source_axes, pair.target_axes))
+    if len(left) == len(right) == 1 and sorted(left[0]) == sorted(right[0]):
+        return left[0]
+    return ("",)
 
 
 def _is_plain(move: Move) -> bool:

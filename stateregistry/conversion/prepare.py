@@ -19,7 +19,7 @@ from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import Layer, Piece
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.align import LayerPair
+    from stateregistry.conversion.pairs import LayerPair
     from stateregistry.conversion.side import Side
 
 

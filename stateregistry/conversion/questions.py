@@ -41,9 +41,13 @@ def _problem(group: Sequence[Question]) -> PlanProblem:
     what = f"{len(one)} and {len(two)} of `{shape}`" if len(kinds) == 1 else f"{len(one)} and {len(two)} layers"
     times = f", and {len(group) - 1} times more elsewhere" if len(group) > 1 else ""
     text = f"{what} may be one another{times}: {first.text}; {_shown(one)} may go to {_shown(two)}"
-    hint = f"say one of them: [[rename]] {_rule(group)}" if one and two else ""
+    found = _candidates(first)
+    answers = tuple(_rule(group, *places) for places in found)
+    pairs = tuple((one[source], two[target]) for source, target in found)
+    says = (answers or (_rule(group, 0, 0),))[0] if one and two else None
+    hint = "" if says is None else f'say one of them: [[rename]] source = "{says[0]}" target = "{says[1]}"'
     keys = tuple(path for question in group for path in _both(question))
-    return PlanProblem("ambiguous", keys[:_KEYS], text, hint, candidates=_candidates(first))
+    return PlanProblem("ambiguous", keys[:_KEYS], text, hint, candidates=pairs, answers=answers)
 
 
 def _both(question: Question) -> list[str]:
@@ -55,29 +59,31 @@ def _shown(paths: Sequence[str]) -> str:
     return ", ".join(f"`{path}`" for path in paths[:_SHOWN]) + more
 
 
-def _candidates(question: Question) -> tuple[tuple[str, str], ...]:
-    """Every pair that may be, up to a number that a person or a forward pass can look at."""
+def _candidates(question: Question) -> tuple[tuple[int, int], ...]:
+    """The places of every pair that may be, up to a number that a person or a forward pass can look at."""
     return tuple(
-        (source.path, target.path)
-        for source in question.sources[:_EACH]
-        for target in question.targets[:_EACH]
+        (one, two)
+        for one, source in enumerate(question.sources[:_EACH])
+        for two, target in enumerate(question.targets[:_EACH])
         if source.colour == target.colour
     )
 
 
-def _rule(group: Sequence[Question]) -> str:
-    """The rename of the first candidates, for all blocks where their numbers run alike."""
-    source, target = group[0].sources[0].path, group[0].targets[0].path
+def _rule(group: Sequence[Question], one: int, two: int) -> tuple[str, str]:
+    """The rename of two candidates, for all blocks where their numbers run alike."""
+    source, target = group[0].sources[one].path, group[0].targets[two].path
     if len(group) > 1:
         here, there = _NUMBER.findall(source), _NUMBER.findall(target)
         if here and there:
             offset = int(there[0]) - int(here[0])
-            if all(_runs(question, offset) for question in group):
+            if all(_runs(question, one, two, offset) for question in group):
                 shift = "{i}" if not offset else f"{{i{offset:+d}}}"
                 source, target = _NUMBER.sub("{i}", source, count=1), _NUMBER.sub(shift, target, count=1)
-    return f'source = "{source}" target = "{target}"'
+    return source, target
 
 
-def _runs(question: Question, offset: int) -> bool:
-    here, there = (_NUMBER.findall(units[0].path) for units in (question.sources, question.targets))
+def _runs(question: Question, one: int, two: int, offset: int) -> bool:
+    if one >= len(question.sources) or two >= len(question.targets):
+        return False
+    here, there = (_NUMBER.findall(unit.path) for unit in (question.sources[one], question.targets[two]))
     return bool(here and there) and int(there[0]) - int(here[0]) == offset

@@ -1,4 +1,4 @@
-"""Undeclared: what to say of an entry whose module is of a type that nobody declared to be a layer.
+"""Undeclared: what to say of an entry whose module is of a type that nobody declared to be a layer, or is none as it stands.
 
 Names the path and the type of the module, the kinds that it could be, and the line of code that would settle it. Decides
 nothing: an array of such a module stays what it is for the plan. Reads names, ranks and types, no values.
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from stateregistry import plugins
-from stateregistry.conversion.align import EntryPair
+from stateregistry.conversion.pairs import EntryPair
 from stateregistry.layers import axes
 from stateregistry.layers.infer import readings_of
 from stateregistry.layers.vocabulary import ESSENTIAL, ROLES
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.align import LayerPair
+    from stateregistry.conversion.pairs import LayerPair
     from stateregistry.conversion.plan import PlanProblem
     from stateregistry.conversion.rules import Rules
     from stateregistry.conversion.side import Side
@@ -92,6 +92,8 @@ class Undeclared:
         if holder is None or holder.bare or adapter is None or adapter.dialect is None:
             return None
         dialect = adapter.dialect
+        if holder.declared:
+            return _no_layer_here(holder)
         names = self._names(side, holder)
         path = holder.path
         if number == 0:
@@ -132,6 +134,16 @@ class Undeclared:
             f'declare it, with the axes in the order in which it holds them: {dialect.register}("{holder.type}", '
             f'lambda module: sr.Layer("{kind}", "", ({pieces.rstrip()})))'
         )
+
+
+def _no_layer_here(holder: Holder) -> Advice:
+    """Of a module whose type is declared: to declare it once more would change every other module of that type."""
+    text = (
+        f"{holder.path or '(the model)'} is a {holder.type}, a declared type, and yet no layer as it stands: what it computes "
+        "with is made from its arrays in a way that is not known, or nothing says which axis counts stacked modules"
+    )
+    name = holder.type.rpartition(".")[2]
+    return Advice(text, f"make it a plain {name} first, with the arrays that it computes with")
 
 
 def _entry(side: Side, holder: Holder, name: str) -> Entry | None:

@@ -261,7 +261,11 @@ def _outputs(
     Raises:
         StateError: the outputs cannot be compared; the message says where the models depart, if that was found.
     """
-    fa, fb, inputs = forward
+    try:
+        fa, fb, inputs = forward
+    except (TypeError, ValueError) as error:
+        message = f"forward= takes (fa, fb, inputs), two functions and what both are called with, not {_shown(forward)}"
+        raise StateError(message, hint="write forward=(lambda x: ..., lambda x: ..., inputs)") from error
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     runs = _run("a", here, fa, args), _run("b", there, fb, args)
     try:
@@ -277,4 +281,17 @@ def _outputs(
 
 
 def _run(name: str, registry: StateRegistry, function: Callable[..., Any], args: tuple[Any, ...]) -> Run:
-    return Run(name, registry, lambda: function(*args), function(*args))
+    return Run(name, registry, lambda: function(*_own(args)), function(*_own(args)))
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value)} values" if isinstance(value, tuple | list) else type(value).__name__
+
+
+def _own(value: Any) -> Any:
+    """Inputs whose NumPy arrays nobody else has: a model that works in place must not change what the other is given."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) is tuple or type(value) is list:
+        return type(value)(_own(each) for each in value)
+    return {name: _own(each) for name, each in value.items()} if type(value) is dict else value

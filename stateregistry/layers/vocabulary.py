@@ -239,11 +239,13 @@ class Holder:
     Attributes:
         type: its type, `package.module.Class`. path: its key.
         bare: declared to be no layer: its parameters are parameters of their own.
+        declared: of a type that is a layer by its declaration. Where it holds entries of no layer, it is none as it stands.
     """
 
     type: str
     path: str
     bare: bool = False
+    declared: bool = False
 
 
 @final

@@ -27,7 +27,7 @@ sys.path += [str(folder) for folder in (ROOT / "tests", HERE) if str(folder) not
 import operators  # noqa: E402  # beside this file, which is no package
 import test_mutants  # noqa: E402
 import test_mutants_of_functions  # noqa: E402
-from mutants import corpus, functions  # noqa: E402  # the corpus is no installed package
+from mutants import corpus, functions, layers  # noqa: E402  # the corpus is no installed package
 
 from stateregistry_conformance.check import Check  # noqa: E402
 from stateregistry_conformance.runner import everything, run  # noqa: E402
@@ -126,8 +126,8 @@ def _killers(rows: Iterable[Any], requirement: str) -> tuple[str, ...]:
 
 @cache
 def further() -> tuple[Any, ...]:
-    """Mutants by those who wrote the checks, of classes and of functions: what a check finds that the corpus does not ask for."""
-    return (*test_mutants.all_mutants(), *test_mutants_of_functions.all_mutants())
+    """Mutants that were written with the checks at hand: what a check finds that the corpus does not ask for; and of layers."""
+    return (*test_mutants.all_mutants(), *test_mutants_of_functions.all_mutants(), *layers.MUTANTS)
 
 
 _HEAD = """\
@@ -157,9 +157,9 @@ _CHECKS = """\
 
 ## Checks
 
-How many mutants of the corpus each check kills, and how many of those that were written with the checks at hand
-(`tests/conformance/test_mutants*.py`). Smoke checks and claims are about harnesses: lying ones are their mutants
-(`tests/mutants/lying.py`, `tests/suite/test_smoke.py`).
+How many mutants of the corpus each check kills, and how many of the others: those that were written with the checks at hand
+(`tests/conformance/test_mutants*.py`), and broken declarations of layers (`tests/mutants/layers.py`). Smoke checks and claims are
+about harnesses: lying ones are their mutants (`tests/mutants/lying.py`, `tests/suite/test_smoke.py`).
 
 | check | corpus | others |
 | --- | ---: | ---: |

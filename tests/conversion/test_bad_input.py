@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from torch.nn.utils import parametrize, prune
 
 import stateregistry as sr
 import stateregistry_flax
@@ -324,6 +325,28 @@ def test_other_heads_are_a_problem_although_every_array_has_its_size() -> None:
     same = sr.plan(source, torch_net(torch.nn.MultiheadAttention(S, 2, batch_first=True)))
     assert same.ok
     assert {(one.name, one.source, one.target) for one in same.findings} == {("heads", 4, 2), ("head_dim", 1, 2)}
+
+
+def test_a_declared_type_that_is_no_layer_as_it_stands_is_not_to_be_declared_again() -> None:
+    """To declare `Linear` once more, as a type that nobody declared is, would change every Linear of every model."""
+    pruned, symmetric = torch_net(torch.nn.Linear(S, S)), torch_net(torch.nn.Linear(S, S))
+    prune.l1_unstructured(pruned["fc"], "weight", 0.5)
+    turn = type("Turn", (torch.nn.Module,), {"forward": lambda self, kernel: kernel + kernel.T})
+    parametrize.register_parametrization(symmetric["fc"], "weight", turn())
+    for source in (pruned, symmetric):
+        text = told(sr.plan(source, nnx_net(nnx.Linear(S, S, rngs=nnx.Rngs(0)))))
+        assert "fc is a torch.nn.modules.linear.Linear, a declared type, and yet no layer as it stands" in text
+        assert "make it a plain Linear first" in text
+        assert "register_layer" not in text
+        assert "nobody declared" not in text
+
+
+def test_a_stack_that_several_axes_could_count_is_not_to_be_declared_again() -> None:
+    make = nnx.vmap(lambda key: nnx.Linear(S, S, rngs=nnx.Rngs(key)))
+    several = torch.nn.ModuleList(torch.nn.Linear(S, S) for _ in range(S))
+    text = told(sr.plan(torch_net(several), nnx_net(make(jax.random.split(jax.random.key(0), S)))))
+    assert "nothing says which axis counts stacked modules" in text
+    assert "register_layer" not in text
 
 
 # ------------------------------------------------------------------------------------------------ one framework

@@ -307,6 +307,22 @@ def test_what_a_side_does_not_say_is_no_finding() -> None:
     assert (one.source, one.target) == ((2, 2), (2, 1))
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "kinds"),
+    [
+        (lambda: torch.nn.Conv2d(S, S, 3), lambda: torch.nn.ConvTranspose2d(S, S, 3), ("conv", "conv_transpose")),
+        (lambda: torch.nn.LayerNorm(S), lambda: torch.nn.GroupNorm(2, S), ("layer_norm", "group_norm")),
+        (lambda: torch.nn.Linear(S, S, bias=False), lambda: torch.nn.Embedding(S, S), ("linear", "embedding")),
+    ],
+)
+def test_within_one_framework_another_layer_under_the_same_names_is_found(one: Any, two: Any, kinds: Any) -> None:
+    plan = sr.plan(torch.nn.ModuleDict({"m": one()}), torch.nn.ModuleDict({"m": two()}))
+    (finding,) = plan.findings
+    assert (finding.key, finding.source, finding.target, finding.matters) == ("m/layer", *kinds, "evaluation")
+    assert f"make it a {kinds[0]}" in finding.hint
+    assert sr.Plan.from_json(plan.to_json()).findings == plan.findings
+
+
 def test_what_was_only_inferred_is_no_finding() -> None:
     assert findings.compare(layer("conv", True, stride=2), layer("conv", stride=1), "torch") == ()
     assert findings.compare(layer("conv", stride=2), layer("conv", True, stride=1), "torch") == ()

@@ -283,3 +283,24 @@ def test_what_is_behind_the_last_layer_is_said_to_be_there() -> None:
     found = sr.verify(one, two, forward=(lambda _: run(one), lambda _: run(two).relu(), x))
     assert found.first_departure.where == "after"
     assert found.first_departure.after == ("1", "1")
+
+
+def test_a_model_that_works_in_place_does_not_change_what_the_other_is_given() -> None:
+    """Else the second would be given what the first has made of its inputs, and the two would agree."""
+    one, two = (
+        torch.nn.Sequential(torch.nn.ReLU(inplace=True), *linears(1)),
+        torch.nn.Sequential(torch.nn.ReLU(), *linears(1)),
+    )
+    inputs = {"x": RANDOM.normal(size=(3, 4)).astype(np.float32)}
+    before = inputs["x"].tobytes()
+    run = lambda net: lambda given: net(torch.from_numpy(given["x"])).detach()  # noqa: E731
+    found = sr.verify(one, two, forward=(run(one), lambda given: two[1](torch.from_numpy(given["x"])).detach(), inputs))
+    assert not found.outputs_equal()
+    assert inputs["x"].tobytes() == before
+    assert sr.verify(one, two, forward=(run(one), run(two), inputs)).outputs_equal()
+
+
+@pytest.mark.parametrize("forward", [(print, print), (print,), 3])
+def test_a_forward_that_is_no_triple_is_told_what_it_takes(forward: object) -> None:
+    with pytest.raises(sr.StateError, match=r"forward= takes \(fa, fb, inputs\)"):
+        sr.verify(linears(), linears(), forward=forward)

@@ -197,6 +197,20 @@ def test_a_stack_and_a_list_of_torch_layers_convert_both_ways(axis: int) -> None
         assert tensor.numpy().tobytes() == source.state_dict()[name].numpy().tobytes()
 
 
+@pytest.mark.parametrize(("here", "there"), [(0, 1), (1, 0), (-1, 0), (0, -1)])
+def test_within_linen_a_stack_may_be_counted_by_another_axis(here: int, there: int) -> None:
+    x = data(3, S)
+    source, target = opened(Stack(here), x, seed=1), opened(Stack(there), x, seed=2)
+    done = sr.convert(source, target)
+    assert_close(np.asarray(Stack(there).apply(done.target, x)), np.asarray(Stack(here).apply(source.unwrap(), x)))
+    moved = target.replace(sr.snapshot(sr.of(done.target)))
+    assert sr.verify(source, moved).equal
+    again = done.plan.invert().execute(moved, target=opened(Stack(here), x, seed=3)).target
+    assert {key: value.tobytes() for key, value in sr.snapshot(sr.of(again)).items()} == {
+        key: value.tobytes() for key, value in sr.snapshot(source).items()
+    }
+
+
 def test_a_stack_becomes_single_layers_where_only_the_framework_is_named() -> None:
     x = data(3, S)
     source = opened(Stack(0), x)

@@ -308,3 +308,31 @@ def test_gru(framework: str) -> None:
     assert bits(again.target) == bits(source)
     other = sr.convert(registry(pair, framework, 3), pair.torch_module(9), allow=("choice",))
     assert_close(pair.run_torch(other.target), pair.run(framework, registry(pair, framework, 3).unwrap()))
+
+
+WITHOUT_BIAS = {
+    "lstm": (torch.nn.LSTM, nn.OptimizedLSTMCell, nnx.OptimizedLSTMCell),
+    "lstm gate by gate": (torch.nn.LSTM, nn.LSTMCell, nnx.LSTMCell),
+    "gru": (torch.nn.GRU, nn.GRUCell, nnx.GRUCell),
+    "rnn": (torch.nn.RNN, nn.SimpleCell, nnx.SimpleCell),
+}
+
+
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
+@pytest.mark.parametrize("cell", WITHOUT_BIAS)
+def test_a_recurrent_layer_without_bias_is_one_whose_biases_are_zero(cell: str, framework: str) -> None:
+    """A cell of Flax always has them: what it held is not kept, and on the way back they have to be zero."""
+    native, linen, live_cell = WITHOUT_BIAS[cell]
+    pair = _recurrent(cell, lambda: Run(native(S, S, bias=False, batch_first=True)), linen, live_cell)
+    source = pair.torch_module()
+    target = pair.of_linen() if framework == "linen" else pair.of_nnx()
+    plan = sr.plan(source, target)
+    with pytest.raises(errors.PlanError, match="made with bias=False"):
+        sr.convert(target, pair.torch_module(2), allow=("choice",))
+    done = plan.execute(source, target)
+    assert_close(pair.run(framework, done.target), pair.run_torch(source))
+    state = target.replace(sr.snapshot(sr.of(done.target))) if framework == "linen" else done.target
+    again = sr.convert(state, pair.torch_module(3)).target
+    assert {key: value.numpy().tobytes() for key, value in again.state_dict().items()} == {
+        key: value.numpy().tobytes() for key, value in source.state_dict().items()
+    }

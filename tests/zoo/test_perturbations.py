@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 from zoo_all import PAIRS, PLAIN
-from zoo_perturb import PERTURBATIONS, Header, judge
+from zoo_header import Header
+from zoo_perturb import PERTURBATIONS, judge
 from zoo_samples import Truth, rate, sample, samples, truth
 
 BY_NAME = {pair.name: pair for pair in PAIRS}
@@ -45,10 +46,17 @@ def test_no_perturbation_is_answered_wrongly_in_silence(perturbation) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-def test_a_pair_that_is_not_perturbed_is_right_in_both_directions_and_by_either_evidence(name: str) -> None:
+def test_a_pair_that_is_not_perturbed_is_right_in_both_directions_where_its_types_are_known(name: str) -> None:
     for (way, direction), (source, target) in truth_of(name).sides.items():
         outcome, detail = judge(source, target, ())
-        assert outcome in ("certain", "numbers", "assumption"), (way, direction, outcome, detail)
+        right = outcome in ("certain", "numbers", "assumption")
+        assert right or (way == "headers" and outcome == "refused"), (way, direction, outcome, detail)
+
+
+def test_headers_alone_are_enough_for_most_pairs() -> None:
+    sides = {name: truth_of(name).sides["headers", "to Flax"] for name in SAMPLED}
+    refused = [name for name, (source, target) in sides.items() if judge(source, target, ())[0] == "refused"]
+    assert len(refused) <= 1, refused
 
 
 def test_a_judge_sees_two_arrays_of_one_shape_exchanged() -> None:
@@ -85,6 +93,6 @@ def test_two_thousand_perturbations_have_no_silent_error_and_more_right_answers_
     short = []
     for perturbation in PERTURBATIONS:
         right, runs = rate(found, perturbation.name)
-        if right < perturbation.base * runs:
+        if perturbation.base is not None and right < perturbation.base * runs:
             short.append(f"{perturbation.name}: {right} of {runs}, before {perturbation.base:.0%}")
     assert not short, "\n".join(short)

@@ -135,7 +135,7 @@ WHISPER = {
 
 def _clip(hub: Any) -> Any:
     words = {**TEXT, "eos_token_id": VOCAB - 1, "bos_token_id": 0, "pad_token_id": 1}
-    return hub.CLIPConfig(text_config=words, vision_config=dict(IMAGE), projection_dim=12)
+    return hub.CLIPConfig(text_config=words, vision_config=dict(IMAGE), projection_dim=3)
 
 
 def _encoder_decoder(hub: Any) -> Any:
@@ -153,7 +153,7 @@ def _speech_encoder_decoder(hub: Any) -> Any:
 
 def _dual_encoder(hub: Any) -> Any:
     parts = hub.ViTConfig(**IMAGE), hub.BertConfig(**TEXT)
-    return hub.VisionTextDualEncoderConfig.from_vision_text_configs(*parts, projection_dim=12)
+    return hub.VisionTextDualEncoderConfig.from_vision_text_configs(*parts, projection_dim=3)
 
 
 GPT2 = {"vocab_size": VOCAB, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 20, "n_inner": 24}

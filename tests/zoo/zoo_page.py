@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from zoo_pairs import Pair
 from zoo_perturb import Sample
@@ -63,17 +64,17 @@ def page(pairs: Sequence[Pair], surveys: Mapping[str, Mapping[str, Survey]], fou
 def row(pair: Pair, ways: Mapping[str, Survey]) -> str:
     """The row of a pair."""
     any_way = next(iter(ways.values()))
-    rules = str(rules_of(pair)) if pair.rules else "none"
+    rules = rules_of(pair.rules) if pair.rules else "none"
     leave = ", ".join(pair.allow.get("always", ())) or "none"
     cells = " | ".join(cell(ways.get(way)) for way in WAYS)
     evidence = summary(ways[LIVE].evidence) if LIVE in ways else ""
     return f"| {pair.name} | {any_way.entries[0]}, {any_way.entries[1]} | {rules} | {leave} | {cells} | {evidence} |"
 
 
-def rules_of(pair: Pair) -> int:
-    """How many rules a pair needs."""
-    tables = [rows for rows in pair.rules.values() if isinstance(rows, list)]
-    return sum(map(len, tables)) or len(pair.rules)
+def rules_of(rules: Mapping[str, Any]) -> str:
+    """How many rules there are."""
+    tables = [rows for rows in rules.values() if isinstance(rows, list)]
+    return str(sum(map(len, tables)) or len(rules))
 
 
 def cell(one: Survey | None) -> str:

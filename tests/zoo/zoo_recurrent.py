@@ -225,6 +225,7 @@ def features(*shape: int) -> np.ndarray:
 
 # -------------------------------------------------------------------- pairs
 
+
 PAIRS = (
     Pair(
         "tagger-linen", BiLSTM, lambda: Linen(LinenTagger(), (tokens(),)), on_args,

@@ -14,13 +14,15 @@ from pathlib import Path
 from random import Random
 
 from zoo_families import FAMILIES
+from zoo_header import Header
 from zoo_pairs import TOLERANCE, Pair, difference
-from zoo_perturb import PERTURBATIONS, Header, Perturbation, Sample, judge
+from zoo_perturb import PERTURBATIONS, Perturbation, Sample, judge
 from zoo_survey import LIVE, to_flax, to_torch
 
 import stateregistry as sr
 
 WAYS = ("headers", "types")
+TURNS = tuple((way, direction) for direction in ("to Flax", "to torch") for way in WAYS)
 OUTCOMES = ("certain", "numbers", "assumption", "refused", "flagged", "wrong")
 
 
@@ -86,8 +88,8 @@ def samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
         order = mixed(truths, random)
         while done < each and number < 4 * each + len(order):
             one = order[number % len(order)]
-            turn = number + number // len(order)  # so that a pair meets every way and direction
-            way, direction = WAYS[turn % 2], ("to Flax", "to torch")[turn // 2 % 2]
+            # All four in turn for each visit to a pair, shifted so that no sort of pair meets one of them more often.
+            way, direction = TURNS[(number // 4 + number // len(order)) % 4]
             made = sample(one, perturbation, way, direction, seed + number)
             number += 1
             if made is not None:
@@ -124,9 +126,8 @@ def table(found: Iterable[Sample]) -> list[str]:
             if runs:
                 right = sum(count[name] for name in OUTCOMES[:3]) / runs
                 cells = " | ".join(str(count[name]) for name in OUTCOMES)
-                lines.append(
-                    f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {perturbation.base:.0%} |"
-                )
+                before = "–" if perturbation.base is None else f"{perturbation.base:.0%}"
+                lines.append(f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {before} |")
     return [line.rstrip() for line in lines]
 
 

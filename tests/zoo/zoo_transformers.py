@@ -321,7 +321,8 @@ PAIRS = (
         why="one fused qkv, in an order that no shape says, against query, key and value with heads of their own",
     ),
     Pair(
-        "gpt2-linen", GPT, lambda: Linen(LinenGpt(), (tokens(),)), on_args, allow={"always": ("assumption",)},
+        "gpt2-linen", GPT, lambda: Linen(LinenGpt(), (tokens(),)), on_args,
+        allow={"always": ("assumption",)},
         why="(in, out) weights of a class of its own, a fused c_attn against three layers, a tied head",
     ),
     Pair(
@@ -330,6 +331,7 @@ PAIRS = (
     ),
     Pair(
         "encoder-nnx", TextEncoder, lambda: Nnx(lambda: NnxEncoder(rngs=nnx.Rngs(0)), (tokens(),)), on_args,
+        allow={"always": ("assumption",)},
         why="torch.nn.TransformerEncoder against NNX",
     ),
 )  # fmt: skip

@@ -1,0 +1,55 @@
+"""Habits: what nearly every author does, and no metadata shows: pairs that rest on one are assumptions, and say so.
+
+Of two recurrent layers that one side calls forward and backward and the other counts, the forward one comes first; of the two
+norms of a block, that of the attention comes before that of what follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.lexicon import SIDES
+from stateregistry.alignment.model import View
+
+_REVERSE: Final = "reverse"
+#: What the norms of a block belong to, in the order in which blocks are written.
+_BLOCK: Final = ("attention", "mlp")
+
+
+def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
+    """Two items that one side counts and the other names, in the order that the names have by habit."""
+    if len(xs) != 2 or len(ys) != 2:
+        return []
+    for counted, named, view, swapped in ((xs, ys, source, False), (ys, xs, target, True)):
+        first = _in_numbers(counted, view)
+        second, why = _in_words(named)
+        if first and second:
+            pairs = zip(second, first, strict=True) if swapped else zip(first, second, strict=True)
+            return [Tied(x, y, why, "assumption", counted=True, leaf=True) for x, y in pairs]
+    return []
+
+
+def _in_numbers(items: Sequence[Item], view: View) -> list[Item]:
+    """Items of one name in the order of their numbers, if no order contradicts it and their names say nothing else."""
+    if len({item.stems for item in items}) != 1 or len({item.numbers for item in items}) != len(items):
+        return []
+    first = sorted(items, key=lambda item: item.numbers)
+    return first if first[0].numbers and in_order(first, view) else []
+
+
+def _in_words(items: Sequence[Item]) -> tuple[list[Item], str]:
+    """Two items in the order that is usual for what they are called, with the reason; nothing if there is no such."""
+    if any(item.words & SIDES for item in items):
+        return [], ""
+    backward = [item for item in items if _REVERSE in item.words]
+    if len(backward) == 1 and not items[0].vector:
+        forward = next(item for item in items if item is not backward[0])
+        return [forward, backward[0]], "two directions, counted on one side: the forward one comes first by habit"
+    if all(item.vector for item in items):
+        found = [[item for item in items if word in item.words] for word in _BLOCK]
+        if all(len(each) == 1 for each in found) and found[0][0] is not found[1][0]:
+            text = "norms, counted on one side: that of the attention comes before that of the mlp by habit"
+            return [each[0] for each in found], text
+    return [], ""

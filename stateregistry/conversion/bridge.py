@@ -1,0 +1,329 @@
+"""Bridge: from the pairs of units that alignment finds to pairs of layers and entries, with layouts and grades.
+
+A layer that was only inferred takes the kind and the layout that the other side knows; what rests on nothing but a habit is an
+`assumption` that the caller must accept, and what nothing decides is a problem that names the candidates and a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, final
+
+from stateregistry.alignment import bare, soundness
+from stateregistry.alignment.colours import is_vector
+from stateregistry.alignment.engine import pair_up
+from stateregistry.alignment.lexicon import words_of
+from stateregistry.alignment.model import Pair, Result, Unit, View, worse
+from stateregistry.alignment.orientation import Orientation
+from stateregistry.alignment.settle import as_kind
+from stateregistry.alignment.view import Given, view
+from stateregistry.conversion.pairs import Alignment, EntryPair, LayerPair
+from stateregistry.conversion.patterns import covers, matches
+from stateregistry.conversion.plan import Grade, PlanProblem
+from stateregistry.conversion.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
+from stateregistry.conversion.unpaired import Unpaired
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.side import Side
+    from stateregistry.layers.vocabulary import Layer
+
+_BY_NAME: Final = "same path"
+
+
+@final
+class Bridge:
+    """From pairs of units to pairs of layers and entries."""
+
+    def __init__(
+        self,
+        source: Side,
+        target: Side,
+        rules: Rules,
+        names: Mapping[str, str],
+        settled: tuple[set[str], set[str]],
+        found: Alignment,
+    ) -> None:
+        self.source, self.target, self.rules, self.names, self.found = source, target, rules, names, found
+        self.same = bool(source.dialect) and source.dialect == target.dialect
+        self.settled = settled
+        self.rest = Unpaired(source, target, rules, found)
+        self.done = self.rest.done
+        self.sides = source, target
+        #: Linears of a side that does not know its layers, of which the other side's shape says how they lie.
+        self.learned: set[tuple[int, str]] = set()
+        self.dialects = dialect_of(source), dialect_of(target)
+        self.orientations = tuple(
+            Orientation(side.entries, side.layers, out_first=out_first(dialect))
+            for side, dialect in zip(self.sides, self.dialects, strict=True)
+        )
+
+    def run(self) -> None:
+        """Pair, and say what is not paired."""
+        views = self._view(0), self._view(1)
+        result = pair_up(*views, self.rules.rename, by_structure=not self.target.derived)
+        self.found.paths = tuple(unit.path for unit in views[0].units)
+        self._check_flattened(result, views)
+        self._learn(result)
+        for pair in result.pairs:
+            self._emit(pair)
+        self._alone()
+        self.rest.report(result, views)
+
+    def _learn(self, result: Result) -> None:
+        """What is called alike and is no square says how matrices without a bias lie on a side that does not know."""
+        for pair in result.pairs:
+            units = pair.source, pair.target
+            if pair.grade != "certain" or _BY_NAME not in pair.evidence or units[0].colour != units[1].colour:
+                continue
+            for number, unit in enumerate(units):
+                layer = unit.layer
+                if layer is None or unit.typed or not units[1 - number].typed or layer.kind != "linear":
+                    continue
+                kernel = next(piece for piece in layer.pieces if piece.role == "kernel")
+                if len(set(self._shape(number, layer.key(kernel)))) > 1:
+                    self.orientations[number].vote(layer.path, kernel.axes)
+                    self.learned.add((number, layer.path))
+
+    def _shape(self, number: int, key: str) -> tuple[int, ...]:
+        side = self.sides[number]
+        return side.entries[side.canonical(key) or key].shape
+
+    def _view(self, number: int) -> View:
+        side, dialect = self.sides[number], self.dialects[number]
+        skip = {side.canonical(name) or name for name in self.settled[number]}
+        for key, entry in side.entries.items():
+            if not entry.persistent or entry.rng:
+                skip.add(key)
+        own = bare.Read(list(side.layers))
+        if dialect is not None and not self.target.derived:
+            own = bare.read(side.entries, side.layers, dialect)
+
+        def ways(layer: Layer) -> Mapping[str, Layer]:
+            return own.readings.get(layer.path) or readings(layer, side, self.rules)
+
+        return view(
+            Given(
+                side.entries, side.aliases, own.layers, ways,
+                path=self._renamed if number == 0 else str, skip=skip,
+                called=dialect is not None and dialect.called, channels=dialect.channels if dialect is not None else "",
+                out_first=out_first(dialect),
+            )
+        )  # fmt: skip
+
+    def _renamed(self, path: str) -> str:
+        new = self.rules.rename(path)
+        return path if new is None else new
+
+    def _check_flattened(self, result: Result, views: tuple[View, View]) -> None:
+        """Ask of linears that read a flattened image, unless a rule says how it is flattened."""
+        pairs = [
+            pair
+            for pair in soundness.flattened(result.pairs, *views)
+            if not any(
+                order.axis == "in"
+                and all(
+                    not pattern or matches(pattern, unit.path)
+                    for pattern, unit in ((order.source, pair.source), (order.target, pair.target))
+                )
+                for order in self.rules.orders
+            )
+        ]
+        for pair in pairs:
+            text = (
+                "its inputs look like a flattened image, which has its channels in another place there, "
+                "so that the same numbers come in another order"
+            )
+            first, last = ("c=.. h=.. w=..", "h w c") if views[0].channels == "first" else ("h=.. w=.. c=..", "c h w")
+            hint = (
+                f'say the sizes with [[order]] source = "{pair.source.path}" axis = "in" '
+                f'source_axes = "{first}" target_axes = "{last}", or the same axes on both sides if it is not one'
+            )
+            self.found.problems.append(PlanProblem("ambiguous", _paths(pair), text, hint))
+
+    # ---------------------------------------------------------------- pairs
+
+    def _emit(self, pair: Pair) -> None:
+        ways = [ways_of(unit) for unit in (pair.source, pair.target)]
+        arrays = [_may_be_array(unit) for unit in (pair.source, pair.target)]
+        if all(arrays):
+            self._entry(pair, pair.source.keys[0], pair.target.keys[0])
+        elif ways[0] and ways[1]:
+            self._layers(pair, *ways)
+        else:
+            layers, unit = (ways[0], pair.target) if ways[0] else (ways[1], pair.source)
+            layer = next(iter(layers.values()))
+            key = self.sides[0 if ways[0] else 1].canonical(layer.key(layer.pieces[0])) or ""
+            if len(layer.pieces) != 1:
+                self._mismatch(pair, f"a {_named(layer)} and an array {unit.path!r}")
+            else:
+                self._entry(pair, *((key, unit.keys[0]) if ways[0] else (unit.keys[0], key)))
+
+    def _layers(self, pair: Pair, left: Mapping[str, Layer], right: Mapping[str, Layer]) -> None:
+        kinds = [kind for kind in left if kind in right]
+        if len(kinds) > 1:
+            options = [{way.kind: c for c, way in unit.readings.items()} for unit in (pair.source, pair.target)]
+            kinds = [kind for kind in kinds if options[0].get(kind) == options[1].get(kind)] or kinds
+        if not kinds and is_vector(pair.source.colour) and is_vector(pair.target.colour):
+            left, right, kinds = self._as_one(pair, left, right)
+        if not kinds:
+            one, two = next(iter(left.values())), next(iter(right.values()))
+            if "conv" in (one.kind, two.kind) and pair.source.colour == pair.target.colour:
+                kinds = [one.kind]
+            else:
+                self._mismatch(pair, f"a {_named(one)} in the source and a {_named(two)} in the target")
+                return
+        kind = kinds[0]
+        one, two = left[kind], right[kind]
+        if len(kinds) > 1 and not self._all_one(kinds, left, right):
+            if set(kinds) != {"conv", "conv_transpose"} or _hinted(pair):
+                self._open_kind(pair, kinds)
+                return
+            pair.doubt("assumption", f"{one.path}: read as a conv, and its shapes fit a conv_transpose too")
+        grade, reason = self._layout(one, two)
+        whole = pair.grade != "certain"
+        if whole:
+            reason = "; ".join(filter(None, (pair.evidence[-1] if pair.evidence else "", reason)))
+        evidence = "; ".join(dict.fromkeys(pair.evidence))
+        made = LayerPair(one, two, evidence, worse(grade, pair.grade), reason, whole)
+        self.found.layers.append(made)
+        _check_leaf_renames(one, two, self.rules, self.found)
+        self._mark(one, two)
+
+    def _as_one(
+        self, pair: Pair, left: Mapping[str, Layer], right: Mapping[str, Layer]
+    ) -> tuple[Mapping[str, Layer], Mapping[str, Layer], list[str]]:
+        """A norm of nobody's type is what the other side says it is."""
+        if not pair.target.typed:
+            kind = next(iter(left))
+            return left, {kind: as_kind(next(iter(right.values())), kind)}, [kind]
+        if not pair.source.typed:
+            kind = next(iter(right))
+            return {kind: as_kind(next(iter(left.values())), kind)}, right, [kind]
+        return left, right, []
+
+    def _all_one(self, kinds: Sequence[str], left: Mapping[str, Layer], right: Mapping[str, Layer]) -> bool:
+        """Whether every kind gives the same move."""
+        if self.same:
+            return True
+        return alike([left[kind] for kind in kinds], self.source) and alike(
+            [right[kind] for kind in kinds], self.target
+        )
+
+    def _layout(self, one: Layer, two: Layer) -> tuple[Grade, str]:
+        """How sure the layout is. A kernel of a layer that was only inferred may be stored the other way round."""
+        if self.same or any(covers(rule.path, one.path) or covers(rule.path, two.path) for rule in self.rules.layers):
+            return "certain", ""
+        for number, layer, other in ((0, one, two), (1, two, one)):
+            if layer.inferred and not self._layout_is_certain(number, layer, settled=not other.inferred):
+                text = f"{layer.path}: the {layer.kind} was inferred from names, and its shapes fit other layouts too"
+                return "assumption", text
+        return "certain", ""
+
+    def _layout_is_certain(self, number: int, layer: Layer, *, settled: bool) -> bool:
+        """Whether shapes, a side that knows, or the decided layers of the same file exclude every other layout."""
+        side = self.sides[number]
+        if "kernel" not in layer.roles or is_decided(layer, side) or (number, layer.path) in self.learned:
+            return True
+        if layer.kind != "linear":
+            return settled  # once the kind is known, a framework has one layout for it
+        # Only matrices are stored either way by some classes: their neighbours tell.
+        pattern, decided = self.orientations[number].of(layer.path)
+        kernel = next(piece for piece in layer.pieces if piece.role == "kernel")
+        lies = kernel.axes.rpartition(":) ")[2]
+        # Heads have axes of their own, and thirds a name: these lie as they were read.
+        return lies not in ("out in", "in out") or (decided and lies == pattern)
+
+    def _entry(self, pair: Pair, key: str, other: str) -> None:
+        """A pair of arrays; axes of one element may be elsewhere."""
+        mine, theirs = self.source.entries[key].shape, self.target.entries[other].shape
+        evidence = "; ".join(dict.fromkeys(pair.evidence))
+        made = EntryPair(key, other, evidence, pair.grade, pair.evidence[-1] if pair.grade != "certain" else "")
+        sizes = [size for size in mine if size != 1]
+        if mine != theirs and sizes == [size for size in theirs if size != 1]:
+            made = replace(made, source_axes=_unit_axes(mine), target_axes=_unit_axes(theirs))
+        if len(sizes) > 1 and (len(set(sizes)) != len(sizes) or self.target.derived) and not self.same:
+            text = f"an array of shape {mine} outside any known layer: its axes may be in another order"
+            made = replace(made, grade=worse("assumption", made.grade), reason=text)
+        self.found.entries.append(made)
+        self.done[0].add(key)
+        self.done[1].add(other)
+
+    def _mark(self, one: Layer, two: Layer) -> None:
+        self.done[0].update(one.roles.values())
+        self.done[1].update(two.roles.values())
+
+    # ---------------------------------------------------------------- what is not paired
+
+    def _mismatch(self, pair: Pair, text: str) -> None:
+        self.found.problems.append(PlanProblem("kind", _paths(pair), text, "the models do not correspond here"))
+        self.rest.explain([pair.source], [pair.target])
+
+    def _open_kind(self, pair: Pair, kinds: Sequence[str]) -> None:
+        text = f"by its names it could be {' or '.join(kinds)}, and neither side says which"
+        hint = f'add a rule [[layer]] path = "{pair.source.path}" kind = "{kinds[0]}", or give the model (like=)'
+        self.found.problems.append(PlanProblem("ambiguous", _paths(pair), text, hint))
+        self.rest.explain([pair.source], [pair.target])
+
+    def _alone(self) -> None:
+        """Pair by key what is in no pair yet: second names, and entries of layers that have no partner."""
+        for name, new in self.names.items():
+            key, other = self.source.canonical(name), self.target.canonical(new)
+            if key is None or other is None or name in self.done[0] or new in self.done[1]:
+                continue
+            if key in self.done[0] or other in self.done[1]:
+                continue
+            if name in self.settled[0] or new in self.settled[1]:
+                continue
+            if self.rules.rename(name) is None and name != new:
+                continue
+            evidence = ["same key"] if name == new else ["a rename rule"]
+            unit = Unit(name, (), (("array",),), {}, (key,), typed=False, place=0)
+            self._entry(Pair(unit, unit, evidence), key, other)
+
+
+def _paths(pair: Pair) -> tuple[str, str]:
+    return pair.source.path or "(the model)", pair.target.path or "(the model)"
+
+
+def _may_be_array(unit: Unit) -> bool:
+    """Whether a unit may be an array of no layer."""
+    return any(option[0] == "array" for option in unit.options)
+
+
+def _unit_axes(shape: Sequence[int]) -> str:
+    """A pattern in which axes of one element are nothing."""
+    words, number = [], 0
+    for size in shape:
+        words.append("1" if size == 1 else f"a{number}")
+        number += size != 1
+    return " ".join(words)
+
+
+def _hinted(pair: Pair) -> bool:
+    words = frozenset[str]().union(
+        *(words_of(unit.tokens[-1].text) for unit in (pair.source, pair.target) if unit.tokens)
+    )
+    return bool(words & {"transpose", "deconv", "up", "deconvolution", "convtranspose", "upconv", "tconv"})
+
+
+def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignment) -> None:
+    """A layer goes as a whole: a rename of one of its arrays that says something else would be ignored."""
+    if left.config.get("stacked"):
+        return  # its arrays are those of others too: the rule speaks of one of the layers in them
+    for piece in left.pieces:
+        key = left.key(piece)
+        new = rules.rename(key)
+        whole = f"{right.path}/{piece.name}" if right.path else piece.name
+        if new is None or new in (*right.roles.values(), whole):
+            continue
+        text = f"the rule calls it {new!r}, but it is part of a {left.kind}, which goes as a whole to {right.path!r}"
+        hint = f"rename the layer {left.path!r} instead"
+        found.problems.append(PlanProblem("rule", (key,), text, hint))
+
+
+def _named(layer: Layer) -> str:
+    return (
+        f"{layer.kind} ({layer.type})" if layer.type else f"{layer.kind} (inferred)" if layer.inferred else layer.kind
+    )

@@ -1,0 +1,295 @@
+"""Trials: what no metadata tells apart, a forward pass does: every candidate is tried on a copy, and one that agrees is kept.
+
+A candidate agrees if the outputs of the target with its state are those of the source. Of several that agree nothing is taken
+unless the outputs depend on every layer in question: then these are interchangeable. The caller's target is not changed here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+
+from stateregistry import plugins
+from stateregistry.conversion import gaps
+from stateregistry.conversion.execution import conditions
+from stateregistry.conversion.execution.converted import Converted
+from stateregistry.conversion.patterns import covers
+from stateregistry.conversion.plan import Plan
+from stateregistry.conversion.rules import Rename, Rules
+from stateregistry.errors import AmbiguousAlignment, PlanError, UnsupportedError
+
+if TYPE_CHECKING:
+    from stateregistry.conversion.gaps import Gap
+    from stateregistry.registry import StateRegistry
+
+#: So many plans are made, and so many of them tried, at most.
+MOST: Final = 64
+#: A candidate that is this many times too far off might be right after all: neither it nor another is taken.
+_CLEAR: Final = 10.0
+_SHOWN: Final = 12
+#: Problems that the caller has to accept by name, whatever is paired.
+_LEAVE: Final = ("choice", "lossy", "assumption")
+
+#: The source's function of the inputs, the target's of a target and the inputs, and the inputs.
+Forward = tuple[Callable[..., Any], Callable[..., Any], Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A candidate: the renames that it says, its plan, and what came of it. `gap` is `None` where it could not be tried."""
+
+    answers: tuple[Rename, ...]
+    plan: Plan
+    gap: Gap | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{one.source} -> {one.target}" for one in self.answers) or "the plan as it is"
+        return f"{said}: {self.why or f'outputs differ by {self.gap}'}"
+
+
+def decided(
+    planned: Callable[[Rules], Plan],
+    rules: Rules,
+    here: StateRegistry,
+    there: StateRegistry | None,
+    forward: Forward,
+    tolerance: float = gaps.TOLERANCE,
+) -> Plan:
+    """The plan that a forward pass bears out.
+
+    Args:
+        planned: makes the plan of some rules. rules: of the caller.
+        here, there: the sides; `there` is `None` where the target is derived.
+        forward: see `convert`.
+        tolerance: the share of their scale that outputs may differ by.
+
+    Raises:
+        PlanError: the plan has problems that no pairing of candidates would settle, or outputs differ although nothing was
+            open. AmbiguousAlignment: no candidate agrees, too many are left, or the outputs do not depend on what is asked.
+        UnsupportedError: the target cannot be copied.
+    """
+    source, _, inputs = forward
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    first = planned(rules)
+    candidates = list(_candidates(first, planned, rules))
+    expected = source(*args)
+    bench = _Bench(here, there, forward[1], args, expected)
+    tried = [bench.tried(one) for one in candidates]
+    agreeing = [one for one in tried if one.gap is not None and one.gap.share <= tolerance]
+    if not agreeing:
+        _refuse(first, tried, "the outputs of none of them agree" if first.problems else "the outputs do not agree")
+    near = [one for one in tried if one.gap is not None and tolerance < one.gap.share <= _CLEAR * tolerance]
+    if near:
+        _refuse(first, tried, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
+    blind = bench.blind(agreeing, tolerance)
+    if blind:
+        _refuse(first, tried, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
+    return _told(agreeing)
+
+
+# -------------------------------------------------------------------- candidates
+
+
+def _candidates(first: Plan, planned: Callable[[Rules], Plan], rules: Rules) -> Iterator[_Tried]:
+    """Every plan that answers all questions, one way or another.
+
+    Raises:
+        PlanError: a plan has problems that are no questions. AmbiguousAlignment: there are more than `MOST`.
+    """
+    queue: list[tuple[tuple[Rename, ...], Plan]] = [((), first)]
+    made = 0
+    while queue:
+        answers, plan = queue.pop(0)
+        questions = [problem for problem in plan.problems if problem.answers]
+        others = [problem for problem in plan.problems if not problem.answers]
+        hard = [problem for problem in others if problem.problem not in _LEAVE]
+        if others and (not answers or not (hard or questions)):
+            plan.require()
+        if hard:
+            yield _Tried(answers, plan, why=f"cannot be: {hard[0]}")
+            continue
+        if not questions:
+            yield _Tried(answers, plan)
+            continue
+        question = questions[0]
+        name = question.candidates[0][0]
+        for pair, says in zip(question.candidates, question.answers, strict=True):
+            if pair[0] != name:
+                continue
+            made += 1
+            if made > MOST:
+                message = f"the forward pass would have to tell apart more than {MOST} candidates\n{question}"
+                raise AmbiguousAlignment(
+                    message, plan=first, keys=question.keys, hint="answer some with [[rename]] rules"
+                )
+            more = (*answers, Rename(*says))
+            queue.append((more, planned(replace(rules, renames=(*rules.renames, *more)))))
+
+
+# -------------------------------------------------------------------- trying
+
+
+@final
+class _Bench:
+    """Where candidates are tried."""
+
+    def __init__(
+        self,
+        here: StateRegistry,
+        there: StateRegistry | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        expected: Any,
+    ) -> None:
+        self.here, self.there, self.function, self.args, self.expected = here, there, function, args, expected
+
+    def tried(self, one: _Tried) -> _Tried:
+        """The candidate with the gap of its outputs."""
+        if one.why:
+            return one
+        try:
+            conditions.check(one.plan, self.here)
+        except PlanError as error:
+            if not one.answers:
+                raise
+            return replace(one, why=f"cannot be: {error.message.splitlines()[-1].strip()}")
+        return replace(one, gap=gaps.outputs(self.expected, self._outputs(one.plan)))
+
+    def _outputs(self, plan: Plan, changed: Callable[[dict[str, np.ndarray]], None] | None = None) -> Any:
+        """What the target computes with the state of a plan, or with some of it changed."""
+        if self.there is None:
+            result: Any = plan.execute(self.here).target
+        else:
+            values = _values(plan, self.here, self.there)
+            if changed is not None:
+                changed(values)
+            result = self._copy().replace(values).unwrap()
+        try:
+            return self.function(result, *self.args)
+        except TypeError as error:
+            error.add_note(
+                "forward=(fa, fb, inputs): fa takes the inputs, fb the target that is tried and then the inputs"
+            )
+            raise
+
+    def _copy(self) -> StateRegistry:
+        """A registry that may be changed and is not the caller's."""
+        assert self.there is not None
+        if not self.there.in_place:
+            return self.there
+        native = self.there.unwrap()
+        try:
+            twin = copy.deepcopy(native)
+        except (TypeError, RuntimeError, NotImplementedError, ValueError) as error:
+            message = f"the target, a {type(native).__name__}, cannot be copied to try candidates on: {error}"
+            raise UnsupportedError(
+                message, hint="say the pairing with [[rename]] rules, and leave forward= out"
+            ) from error
+        made = plugins.of(twin, adapter=self.there.adapter)
+        if dict(made) != dict(self.there):
+            message = f"a copy of the target, a {type(native).__name__}, does not have the state of the target"
+            raise UnsupportedError(message, hint="say the pairing with [[rename]] rules, and leave forward= out")
+        return made
+
+    def blind(self, agreeing: Sequence[_Tried], tolerance: float) -> list[str]:
+        """Layers that candidates which agree fill from elsewhere, and on which the outputs do not depend."""
+        plans = [one.plan for one in agreeing]
+        groups = _in_question(plans, [Converted(plan, self.here, self.there) for plan in plans])
+        if not groups:
+            return []
+        if self.there is None:
+            return sorted(groups)
+        first = self._outputs(agreeing[0].plan)
+        found = []
+        for name, keys in groups.items():
+            gap = gaps.outputs(first, self._outputs(agreeing[0].plan, _noise(keys)))
+            if gap.share <= _CLEAR * tolerance:
+                found.append(name)
+        return found
+
+
+def _values(plan: Plan, here: StateRegistry, there: StateRegistry) -> dict[str, np.ndarray]:
+    result = Converted(plan, here, there)
+    return {
+        move.target: result.read(move.target)
+        for move in plan.moves
+        if move.target and (move.op != "keep" or (move.residual and move.residual not in result.stale))
+    }
+
+
+def _noise(keys: Sequence[str]) -> Callable[[dict[str, np.ndarray]], None]:
+    """Other values of the same size for some keys: each takes the place of another, and half of them change their sign."""
+    random = np.random.default_rng(0)
+
+    def change(values: dict[str, np.ndarray]) -> None:
+        for key in keys:
+            value = values[key]
+            mixed = random.permutation(value.reshape(-1)).reshape(value.shape)
+            if value.dtype.kind not in "bu":
+                mixed = mixed * random.choice([-1, 1], value.shape).astype(value.dtype)
+            values[key] = mixed
+
+    return change
+
+
+def _in_question(plans: Sequence[Plan], results: Sequence[Converted]) -> Mapping[str, list[str]]:
+    """The targets that plans fill with other values, by the layer that has them."""
+    owners = {
+        plan.target.canonical(key) or key: layer.path or "(the model)"
+        for plan in plans[:1]
+        for layer in plan.target.layers
+        for key in layer.roles.values()
+    }
+    sources: dict[str, set[object]] = {}
+    for plan in plans:
+        for move in plan.moves:
+            if move.target:
+                sources.setdefault(move.target, set()).add(move.sources)
+    found: dict[str, list[str]] = {}
+    for key, several in sources.items():
+        if len(several) > 1 and len({result.read(key).tobytes() for result in results}) > 1:
+            found.setdefault(owners.get(key, key), []).append(key)
+    return found
+
+
+# -------------------------------------------------------------------- the answer
+
+
+def _told(agreeing: Sequence[_Tried]) -> Plan:
+    """The plan of the first that agrees, with what it rests on."""
+    one = agreeing[0]
+    if not one.answers:
+        return one.plan
+    evidence = f"the outputs agree: they differ by {one.gap}"
+    if len(agreeing) > 1:
+        evidence = f"interchangeable, as the outputs of {len(agreeing)} candidates agree: they differ by {one.gap}"
+    moves = tuple(
+        replace(move, evidence=evidence)
+        if any(covers(answer.source, feed.key) for answer in one.answers for feed in move.sources)
+        and move.evidence.startswith("a rename rule")
+        else move
+        for move in one.plan.moves
+    )
+    return replace(one.plan, moves=moves)
+
+
+def _refuse(plan: Plan, tried: Sequence[_Tried], why: str) -> None:
+    """Raise, with everything that was tried."""
+    order = sorted(tried, key=lambda one: one.gap.share if one.gap is not None else float("inf"))
+    more = [f"  ... and {len(order) - _SHOWN} more"] if len(order) > _SHOWN else []
+    lines = "\n".join([f"  {one}" for one in order[:_SHOWN]] + more)
+    keys = tuple(dict.fromkeys(key for problem in plan.problems for key in problem.keys))
+    if plan.problems:
+        message = f"{len(tried)} candidates were tried, and {why}; nothing was written\n{lines}"
+        raise AmbiguousAlignment(message, plan=plan, keys=keys, hint="say the pairing with [[rename]] rules")
+    message = f"{why}; nothing was written\n{lines}"
+    hint = (
+        "sr.verify(..., plan=plan, forward=...) after a conversion without forward= names the first layer that departs"
+    )
+    raise PlanError(message, plan=plan, keys=keys, hint=hint)

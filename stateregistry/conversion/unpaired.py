@@ -1,0 +1,124 @@
+"""Unpaired: what is said of units without a partner: the smallest difference, or the question that is open.
+
+What a problem speaks of here is explained: the planner does not tell it once more, entry by entry. Reads views and rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, final
+
+from stateregistry.alignment import explain
+from stateregistry.conversion.plan import PlanProblem
+from stateregistry.conversion.questions import asked
+
+if TYPE_CHECKING:
+    from stateregistry.alignment.model import Question, Result, Unit, View
+    from stateregistry.conversion.pairs import Alignment
+    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.side import Side
+
+#: So many entries without a partner are told one by one, and so many paths are named at most.
+_FEW: Final = 8
+_NAMED: Final = 20
+
+
+@final
+class Unpaired:
+    """What has no partner.
+
+    Args:
+        source, target: the sides. rules: of the caller. found: where problems go.
+
+    Attributes:
+        done: names of either side that are paired, or that a problem speaks of.
+    """
+
+    def __init__(self, source: Side, target: Side, rules: Rules, found: Alignment) -> None:
+        self.sides, self.rules, self.found = (source, target), rules, found
+        self.done: tuple[set[str], set[str]] = (set(), set())
+
+    def explain(self, sources: Sequence[Unit], targets: Sequence[Unit]) -> None:
+        """Take note that a problem speaks of these."""
+        for number, units in enumerate((sources, targets)):
+            self.found.explained[number].update(key for unit in units for key in unit.keys)
+            self.done[number].update(key for unit in units for key in unit.keys)
+
+    def report(self, result: Result, views: tuple[View, View]) -> None:
+        """Turn open questions and what is left over into problems."""
+        left = self._left(result)
+        uneven = [question for question in result.questions if len(question.sources) != len(question.targets)]
+        apart = (
+            [*left[0], *(unit for question in uneven for unit in question.sources)],
+            [*left[1], *(unit for question in uneven for unit in question.targets)],
+        )
+        whole = explain.at_once(*views, apart) if uneven else ""
+        questions = [question for question in result.questions if not whole or question not in uneven]
+        self._open_questions(questions)
+        if whole:
+            left = apart
+        if not result.by_name and not whole:
+            left = self._entangled(left, views)
+        if not (left[0] or left[1]):
+            return
+        texts = [whole] if whole else explain.differences(*views, left)
+        many = len(left[0]) + len(left[1]) > _FEW
+        if not result.by_name and (result.pairs or whole):
+            hint = "name what corresponds with a [[rename]], leave out with [[drop]], or hold with [[keep]]"
+            for text in texts:
+                keys = tuple(unit.path for units in left for unit in units)[:_NAMED]
+                self.found.problems.append(PlanProblem("structure", keys, text, hint))
+            self.explain(*left)
+        elif many and texts:
+            for number, name in ((0, "unexpected"), (1, "missing")):
+                if left[number]:
+                    keys = tuple(unit.path for unit in left[number])
+                    shown = keys if len(keys) <= _FEW else (keys[0], "...", keys[-1])
+                    hint = f"name them with rules, or allow {name!r}"
+                    self.found.problems.append(PlanProblem(name, shown, "; ".join(texts), hint))
+            self.explain(*left)
+
+    def _entangled(
+        self, left: tuple[list[Unit], list[Unit]], views: tuple[View, View]
+    ) -> tuple[list[Unit], list[Unit]]:
+        """Those without a partner that might have had one: what the other side has nothing like of is missing, no more."""
+        colours = [
+            {colour for unit in one.units for colour in unit.options} | {unit.colour for unit in one.units}
+            for one in views
+        ]
+        one, two = ([unit for unit in units if unit.colour in colours[1 - number]] for number, units in enumerate(left))
+        many = max(len(units) for units in left) > _FEW
+        return left if many else (one, two)
+
+    def _left(self, result: Result) -> tuple[list[Unit], list[Unit]]:
+        """Units without a partner, of which something is left to move."""
+        one, two = (
+            [
+                unit
+                for unit in units
+                if not unit.spare
+                and not all(key in done for key in unit.keys)
+                and not all(self._held(number, key) for key in unit.keys)
+            ]
+            for number, (units, done) in enumerate(zip(result.left, self._canonical_done(), strict=True))
+        )
+        return one, two
+
+    def _canonical_done(self) -> tuple[set[str], set[str]]:
+        first, second = (
+            {side.canonical(name) or name for name in done} for side, done in zip(self.sides, self.done, strict=True)
+        )
+        return first, second
+
+    def _held(self, number: int, key: str) -> bool:
+        return self.rules.drops_source(key) if number == 0 else self.rules.holds_target(key)
+
+    def _open_questions(self, questions: Sequence[Question]) -> None:
+        asking = [
+            question
+            for question in questions
+            if not all(self.rules.drops_source(key) for unit in question.sources for key in unit.keys)
+        ]
+        self.found.problems += asked(asking)
+        for question in asking:
+            self.explain(question.sources, question.targets)
