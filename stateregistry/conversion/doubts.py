@@ -2,7 +2,8 @@
 
 An inferred layer whose names could be anything's is an assumption; a lone entry that is a buffer here and a parameter there
 is a choice; config that contradicts an array, or cuts the arrays of both sides otherwise, is refused; two keys of one
-framework whose layers hold their axes in different orders are moved by these axes and not as they lie. Reads shapes and config, no values.
+framework whose layers hold their axes in different orders are moved by these axes and not as they lie. Reads shapes and
+config, no values.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def open_within(path: Path, limits: Limits, /) -> SafetensorsRegistry:
     with MappedFile(index) as first, collector_paused():
         head = first.read(0, min(4096, first.size))
         if not safetensors_index.looks_like_it(index, head):
-            if index.name.endswith(safetensors_index.INDEX_SUFFIX):
+            if index.name.endswith(INDEX_SUFFIX):
                 raise errors.FileFormatError(f"{index}: is no index of safetensors files", hint="restore it")
             return _over([index], path, None, limits)
         found = safetensors_index.read(first, index, limits)

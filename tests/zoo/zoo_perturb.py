@@ -214,10 +214,10 @@ def _with_copies(header: Header, copies: Mapping[str, str], random: Random) -> H
             for owner in pending:
                 # What is tied to a place elsewhere is a place of its own in the copy.
                 tied = {alias: key for alias, key in header.aliases.items() if header.owners[alias] == owner}
-                for old, key in {**{key: key for key in groups[owner]}, **tied}.items():
+                for old, place in {**{one: one for one in groups[owner]}, **tied}.items():
                     name = copies[owner] + old[len(owner) :]
-                    entries[name], owners[name] = header.entries[key], copies[owner]
-                    values[name] = _other(header.values[key], generator)
+                    entries[name], owners[name] = header.entries[place], copies[owner]
+                    values[name] = _other(header.values[place], generator)
                 for layer in header.layers:
                     base = layer.path if layer.base is None else layer.base
                     if base == owner:
