@@ -6,34 +6,47 @@ norms of a block, that of the attention comes before that of what follows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.lexicon import SIDES
 from stateregistry.alignment.model import View
+
+#: For every name that is counted in a scope, the numbers and colours that it counts.
+Counts = Mapping[tuple[str, ...], Sequence[tuple[tuple[int, ...], Colour]]]
 
 _REVERSE: Final = "reverse"
 #: What the norms of a block belong to, in the order in which blocks are written.
 _BLOCK: Final = ("attention", "mlp")
 
 
-def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
-    """Two items that one side counts and the other names, in the order that the names have by habit."""
+def by_habit(
+    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: tuple[Counts, Counts]
+) -> list[Tied]:
+    """Two items that one side counts and the other names, in the order that the names have by habit.
+
+    Args:
+        xs, ys: the items. source, target: the sides.
+        population: what else their names count, on either side: a name that counts layers of every kind has no habit.
+    """
     if len(xs) != 2 or len(ys) != 2:
         return []
-    for counted, named, view, swapped in ((xs, ys, source, False), (ys, xs, target, True)):
-        first = _in_numbers(counted, view)
+    for number, (counted, named, view) in enumerate(((xs, ys, source), (ys, xs, target))):
+        first = _in_numbers(counted, view, population[number])
         second, why = _in_words(named)
         if first and second:
-            pairs = zip(second, first, strict=True) if swapped else zip(first, second, strict=True)
+            pairs = zip(second, first, strict=True) if number else zip(first, second, strict=True)
             return [Tied(x, y, why, "assumption", counted=True, leaf=True) for x, y in pairs]
     return []
 
 
-def _in_numbers(items: Sequence[Item], view: View) -> list[Item]:
-    """Items of one name in the order of their numbers, if no order contradicts it and their names say nothing else."""
+def _in_numbers(items: Sequence[Item], view: View, population: Counts) -> list[Item]:
+    """Items of one name in the order of their numbers, if no order contradicts it and it counts nothing else."""
     if len({item.stems for item in items}) != 1 or len({item.numbers for item in items}) != len(items):
+        return []
+    if len({colour[0] for _, colour in population.get(items[0].stems, ())}) > 1:
         return []
     first = sorted(items, key=lambda item: item.numbers)
     return first if first[0].numbers and in_order(first, view) else []

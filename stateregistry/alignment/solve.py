@@ -15,7 +15,7 @@ from stateregistry.alignment.containers import Item, Palette, Signature, Tied, c
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
 from stateregistry.alignment.spelling import Tokens, tokens
-from stateregistry.alignment.ties import Counted, Population, tie
+from stateregistry.alignment.ties import Population, tie
 
 #: Steps for each unit of both sides; a step is one unit looked at in one scope, or one pair compared.
 BOUND: Final = 4000
@@ -33,7 +33,7 @@ Classes = dict[Colour, tuple[list[Item], list[Item]]]
 
 def _population(classes: Classes) -> Population:
     """What every counted name counts in a scope."""
-    found: tuple[dict[tuple[str, ...], list[Counted]], ...] = ({}, {})
+    found: tuple[dict[tuple[str, ...], list[tuple[tuple[int, ...], Colour]]], ...] = ({}, {})
     for colour, items in classes.items():
         for side, several in enumerate(items):
             for item in several:

@@ -10,12 +10,13 @@ something, are told by equal words alone. Never the order of declaration by itse
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
+from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
-from stateregistry.alignment.habits import by_habit
+from stateregistry.alignment.habits import Counts, by_habit
 from stateregistry.alignment.lexicon import SIDES, similarity
 from stateregistry.alignment.model import Grade, View, worse
 
@@ -41,10 +42,8 @@ class Tie:
     why: str = ""
 
 
-#: A number, and the colour of what has it.
-Counted = tuple[tuple[int, ...], Hashable]
 #: For every name that is counted in a scope, all units that have it, on either side.
-Population = tuple[Mapping[tuple[str, ...], Sequence[Counted]], Mapping[tuple[str, ...], Sequence[Counted]]]
+Population = tuple[Counts, Counts]
 
 
 def tie(
@@ -89,7 +88,7 @@ def tie(
     if not votes.conflict and not numbered:
         numbered, doubt = _by_numbers(*votes.left(), source, target, population)
         left = votes.left()
-        votes.add(numbered or _norms_by_call(*left, source, target) or by_habit(*left, source, target))
+        votes.add(numbered or _norms_by_call(*left, source, target) or by_habit(*left, source, target, population))
     if votes.conflict:
         return Tie([], votes.conflict)
     made = Tie(list(votes.pairs.values()))
@@ -354,7 +353,7 @@ def _by_numbers(
     return _counted(chain, "by number"), ""
 
 
-def _count_alike(one: Sequence[Counted], two: Sequence[Counted]) -> bool:
+def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
     """Whether two names count what both of them count in the same order."""
     left, right = sorted(one, key=lambda each: each[0]), sorted(two, key=lambda each: each[0])
     shared = {colour for _, colour in left} & {colour for _, colour in right}

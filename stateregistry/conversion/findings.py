@@ -18,6 +18,7 @@ from stateregistry.conversion.plan import Finding
 from stateregistry.layers.config import NOTES, UNSAID, Matter, known
 
 if TYPE_CHECKING:
+    from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Dialect, Layer
 
 #: Config of the layout that nothing is computed with: axes and shapes say whether it agrees.
@@ -51,6 +52,25 @@ def compare(source: Layer, target: Layer, to: str, /) -> tuple[Finding, ...]:
             Finding(target.path, name, left, right, "training" if matters == "training" else "evaluation", hint)
         )
     return tuple(found)
+
+
+def untold(source: Side, target: Side, renamed: Callable[[str], str | None], /) -> tuple[Finding, ...]:
+    """Layers of one framework whose axes neither side could tell, as of a stack counted along an axis of the layer's own size.
+
+    Their arrays go as they lie, by key. Whether they lie alike, shapes do not say where sizes are equal.
+    """
+    found: dict[str, Finding] = {}
+    for key, holder in source.holders.items():
+        new = renamed(key)
+        other = target.holders.get(key if new is None else new)
+        entry = source.entries.get(source.canonical(key) or "")
+        if other is None or entry is None or not (holder.declared and other.declared):
+            continue
+        sizes = [size for size in entry.shape if size > 1]
+        if len(sizes) > len(set(sizes)):
+            hint = "the arrays are copied as they lie; compare outputs: sr.verify(a, b, forward=...)"
+            found.setdefault(other.path, Finding(other.path, "order of axes", "unknown", "unknown", hint=hint))
+    return tuple(found.values())
 
 
 def _another_layer(source: Layer, target: Layer) -> tuple[Finding, ...]:

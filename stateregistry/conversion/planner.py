@@ -316,6 +316,7 @@ class _Planner:
             other = there.get(layer.path if new is None else new)
             if other is not None:
                 self.findings += findings.compare(layer, other, self.target.dialect)
+        self.findings += findings.untold(self.source, self.target, self.rules.rename)
 
     # ---------------------------------------------------------------- what one side does not have
 

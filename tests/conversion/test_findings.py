@@ -468,3 +468,18 @@ def test_the_report_of_a_plan_lists_what_matters_in_evaluation_apart_from_traini
     document = planning.document(plan)
     assert document["findings"] == {"evaluation": 1, "training": 2}
     assert document["plan"]["findings"][0]["hint"] == "set BatchNorm(epsilon=0.001)"
+
+
+@pytest.mark.parametrize(("size", "found"), [(4, ["order of axes"]), (5, [])])
+def test_a_stack_whose_axes_nobody_could_tell_is_not_silent(size, found):
+    def stack(axis):
+        @nnx.vmap(in_axes=(0,), out_axes=nnx.StateAxes({nnx.Param: axis}))
+        def blocks(key):
+            return nnx.Linear(4, 4, rngs=nnx.Rngs(key))
+
+        model = nnx.Dict()
+        model.blocks = blocks(jax.random.split(jax.random.key(0), size))
+        return model
+
+    plan = sr.plan(stack(0), stack(0 if size == 5 else 1))
+    assert [finding.name for finding in plan.findings] == found
