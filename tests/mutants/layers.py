@@ -483,6 +483,16 @@ def a_direction_forgotten(layer: Layer) -> Layer:
     return config(layer, reverse=False)
 
 
+@each("torch", "001", "linear", "weight_norm")
+def a_magnitude_with_an_axis_of_its_own(layer: Layer) -> Layer:
+    """What a wrapper computes from has the axes of the role that it stands for, by the names that these have."""
+
+    def alter(piece: Piece) -> Piece:
+        return piece if piece.role != "kernel_magnitude" else replace(piece, axes=piece.axes.replace("out", "units"))
+
+    return pieces(layer, alter)
+
+
 @whole("torch", "016", "gru")
 def a_stack_is_its_first_layer(registry: Any, model: Any, told: Callable[[], Layers]) -> Layers:
     """The module is a layer, and its first arrays are what it is."""
