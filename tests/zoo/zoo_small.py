@@ -290,6 +290,9 @@ class NnxSrcnn(nnx.Module):
 
 # -------------------------------------------------------------------- pairs
 
+#: What is concatenated lies alike on both sides: nothing was flattened.
+TEXTCNN_RULES = {"order": [{"source": "fc", "axis": "in", "source_axes": "part=3 c", "target_axes": "part=3 c"}]}
+
 PAIRS = (
     Pair("mlp-linen", mlp, lambda: Linen(LinenMlp(), (features(2, 20),)), on_args, why="numbers of a Sequential, with gaps"),
     Pair(
@@ -297,8 +300,8 @@ PAIRS = (
         why="a mean and a variance of one shape, told apart by no name",
     ),
     Pair(
-        "textcnn-linen", TextCnn, lambda: Linen(LinenTextCnn(), (tokens(),)), on_args,
-        why="parallel convolutions of other sizes",
+        "textcnn-linen", TextCnn, lambda: Linen(LinenTextCnn(), (tokens(),)), on_args, rules=TEXTCNN_RULES,
+        why="parallel convolutions of other sizes, and a linear whose width is a multiple of their channels",
     ),
     Pair(
         "ncf-nnx", Ncf, lambda: Nnx(lambda: NnxNcf(rngs=nnx.Rngs(0)), (tokens(),)), on_args,

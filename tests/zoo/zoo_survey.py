@@ -54,8 +54,8 @@ class Survey:
 
 
 def ways(pair: Pair, side: FlaxSide) -> tuple[str, ...]:
-    """The ways that a pair has: an NNX module is never without its types."""
-    return (LIVE, FILES) if isinstance(side, Nnx) else WAYS
+    """The ways that a pair has: an NNX module is never without its types, and no store writes its pure tree to a file."""
+    return (LIVE,) if isinstance(side, Nnx) else WAYS
 
 
 def survey(pair: Pair, way: str, side: FlaxSide | None = None, **options: Any) -> Survey:
