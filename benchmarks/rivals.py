@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "zoo"))
 from flax import nnx, serialization, traverse_util
 from zoo_all import FOREIGN, PAIRS
 from zoo_pairs import TOLERANCE, FlaxSide, Pair, difference
-from zoo_survey import FILES, LIVE, loaded, to_flax
+from zoo_survey import FILES, LIVE, loaded, to_flax, ways
 
 import stateregistry as sr
 
@@ -72,7 +72,9 @@ def ours(way: str, leave: tuple[str, ...]) -> Callable[..., Any]:
     def convert(pair: Pair, source: Any, side: FlaxSide, template: Any) -> Any:
         with tempfile.TemporaryDirectory() as room:
             allow = tuple(dict.fromkeys(("choice", "unexpected", *leave)))
-            return to_flax(way, source, side, template, Path(room), {"allow": allow, "rules": None})[0]
+            # An NNX module has no file that all agree on: it is taken as it is.
+            chosen = way if way in ways(pair, side) else LIVE
+            return to_flax(chosen, source, side, template, Path(room), {"allow": allow, "rules": None})[0]
 
     return convert
 
