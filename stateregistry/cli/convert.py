@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
 
 _EPILOG = examples(
-    "stateregistry convert tiny.pth tiny.msgpack --like examples.crepe:flax_tiny --allow choice",
-    "stateregistry convert tiny.msgpack back.pt --like examples.crepe:torch_tiny",
+    "stateregistry convert tiny.pth tiny.msgpack --like examples.crepe:flax_tiny --rules examples/crepe.toml --allow choice",
+    "stateregistry convert tiny.msgpack back.pt --like examples.crepe:torch_tiny --rules examples/crepe.toml",
     "stateregistry convert model.safetensors out.msgpack --to flax-linen --dry-run --allow assumption",
 )
 ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
 
 _EPILOG = examples(
-    "stateregistry verify tiny.pth tiny.msgpack --source-like examples.crepe:torch_tiny",
-    "stateregistry verify examples.crepe:torch_tiny back.pt",
+    "stateregistry verify tiny.pth tiny.msgpack --source-like examples.crepe:torch_tiny --rules examples/crepe.toml",
+    "stateregistry verify tiny.pth back.pt",
     "stateregistry verify model.safetensors model.msgpack --rules names.toml --json",
 )
 #: What may be left out of the comparison. All else that a plan asks leave for is taken: bits show whether it was right.
