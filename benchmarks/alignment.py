@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from stateregistry.conversion.align import align
-from stateregistry.conversion.planner import make
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.pairing.align import align
+from stateregistry.conversion.planning.planner import make
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import infer_layers

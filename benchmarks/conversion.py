@@ -191,7 +191,7 @@ def one(case: str, source: Path, target: Path) -> None:
     name, _, workers = case.partition("-")
     if name == "ours":
         import stateregistry as sr
-        from stateregistry.conversion import execute  # noqa: F401  # imported before the clock starts
+        from stateregistry.conversion.execution import execute  # noqa: F401  # imported before the clock starts
 
         sr.plan(source / "model.safetensors.index.json", to="flax-linen", allow=("assumption", "choice"))
     elif name == "numpy":

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from stateregistry.casting import cast as cast
     from stateregistry.checking import Report as Report
     from stateregistry.checking import check as check
-    from stateregistry.conversion import rules as rules
     from stateregistry.conversion.api import convert as convert
     from stateregistry.conversion.api import plan as plan
-    from stateregistry.conversion.plan import Plan as Plan
-    from stateregistry.conversion.verify import Verification as Verification
-    from stateregistry.conversion.verify import verify as verify
+    from stateregistry.conversion.planning.plan import Plan as Plan
+    from stateregistry.conversion.rules import rules as rules
+    from stateregistry.conversion.verification.verify import Verification as Verification
+    from stateregistry.conversion.verification.verify import verify as verify
     from stateregistry.entry import Entry as Entry
     from stateregistry.entry import Kind as Kind
     from stateregistry.errors import StateError as StateError
@@ -42,15 +42,15 @@ _HOMES = {
     "errors": "stateregistry.errors",
     "keys": "stateregistry.keys",
     "tools": "stateregistry.tools",
-    "rules": "stateregistry.conversion.rules",
+    "rules": "stateregistry.conversion.rules.rules",
     "cast": "stateregistry.casting",
     "Report": "stateregistry.checking",
     "check": "stateregistry.checking",
     "convert": "stateregistry.conversion.api",
     "plan": "stateregistry.conversion.api",
-    "Plan": "stateregistry.conversion.plan",
-    "Verification": "stateregistry.conversion.verify",
-    "verify": "stateregistry.conversion.verify",
+    "Plan": "stateregistry.conversion.planning.plan",
+    "Verification": "stateregistry.conversion.verification.verify",
+    "verify": "stateregistry.conversion.verification.verify",
     "Entry": "stateregistry.entry",
     "Kind": "stateregistry.entry",
     "StateError": "stateregistry.errors",

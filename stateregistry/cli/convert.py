@@ -17,7 +17,7 @@ from stateregistry.cli.writing import refuse_one_file, refuse_targets
 
 if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
-    from stateregistry.conversion.plan import Plan
+    from stateregistry.conversion.planning.plan import Plan
     from stateregistry.conversion.residual import Residual
     from stateregistry.registry import StateRegistry
 

@@ -61,8 +61,8 @@ def rename(
         raise click.UsageError("nothing to rename: give --name OLD=NEW, --drop PATH or --rules FILE.toml")
     from stateregistry.cli import writing
     from stateregistry.cli.sources import opened
-    from stateregistry.conversion.renaming import renamed
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.rules.renaming import renamed
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.report.blocks import Column, Table
     from stateregistry.report.spelling import printable
 

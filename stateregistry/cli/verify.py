@@ -57,7 +57,7 @@ def verify(
     terminal.command = "verify"
     from stateregistry.cli import sources
     from stateregistry.cli.progress import Bar
-    from stateregistry.conversion.verify import verify as compare
+    from stateregistry.conversion.verification.verify import verify as compare
     from stateregistry.report import planning, verification
 
     for text, model, flag in ((a, source_like, "--source-like"), (b, like, "--like")):

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stateregistry import plugins
-from stateregistry.conversion.casts import check_dtype
-from stateregistry.conversion.derive import derive
-from stateregistry.conversion.gaps import TOLERANCE
-from stateregistry.conversion.plan import Plan, PlanProblem
-from stateregistry.conversion.planner import make
-from stateregistry.conversion.prepare import prepared
+from stateregistry.conversion.planning.casts import check_dtype
+from stateregistry.conversion.planning.derive import derive
+from stateregistry.conversion.planning.plan import Plan, PlanProblem
+from stateregistry.conversion.planning.planner import make
 from stateregistry.conversion.residual import Residual
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.rules.prepare import prepared
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
+from stateregistry.conversion.verification.gaps import TOLERANCE
 from stateregistry.errors import PlanError, UnsupportedError
 from stateregistry.sources import is_path, resolved
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from stateregistry.conversion.execute import Done
+    from stateregistry.conversion.execution.execute import Done
     from stateregistry.registry import StateRegistry
 
 RulesLike = Rules | Mapping[str, Any] | str | Path | Collection[tuple[str, str]] | None
@@ -165,7 +165,9 @@ def convert(
                 raise UnsupportedError(
                     message, hint="pass a model or variables as the target, and out= to write a file"
                 )
-            from stateregistry.conversion.trials import decided  # lazy: only a forward pass needs the engine here
+            from stateregistry.conversion.verification.trials import (
+                decided,  # lazy: only a forward pass needs the engine here
+            )
 
             def remade(more: Rules) -> Plan:
                 return planned(here, there, to, more, allow, dtype, residual)

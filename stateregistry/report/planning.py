@@ -13,7 +13,7 @@ from stateregistry.report.folding import span
 from stateregistry.report.summary import Count, amount
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Move, Plan
+    from stateregistry.conversion.planning.plan import Move, Plan
 
 #: Rows of a table of moves or problems that are shown unless all are asked for.
 ROWS = 60

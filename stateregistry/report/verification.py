@@ -10,7 +10,7 @@ from stateregistry.report import spelling
 from stateregistry.report.blocks import Block, Column, Notes, Table, Verdict
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.verify import Difference, Verification
+    from stateregistry.conversion.verification.verify import Difference, Verification
 
 #: Rows of each table that are shown unless all are asked for.
 ROWS = 40

@@ -12,9 +12,9 @@ import toy
 from safetensors.torch import save_file
 
 import stateregistry as sr
-from stateregistry.conversion.plan import Plan
-from stateregistry.conversion.planner import make
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.planning.plan import Plan
+from stateregistry.conversion.planning.planner import make
+from stateregistry.conversion.rules.rules import Rules
 
 TYPED = (True, True)
 

@@ -9,9 +9,9 @@ import toy
 from toy import Model, model, planned
 
 import stateregistry as sr
-from stateregistry.conversion.plan import Plan
-from stateregistry.conversion.planner import make
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.planning.plan import Plan
+from stateregistry.conversion.planning.planner import make
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.errors import AmbiguousAlignment
 
 TYPED = (True, True)

@@ -10,7 +10,7 @@ import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stateregistry.conversion.plan import Plan
+from stateregistry.conversion.planning.plan import Plan
 
 TYPES = [(True, True), (True, False), (False, True), (False, False)]
 #: Layers of one shape in one row: whatever they are called, no header shows that they changed places.

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from stateregistry.conversion.plan import Plan
-from stateregistry.conversion.planner import make
+from stateregistry.conversion.planning.plan import Plan
+from stateregistry.conversion.planning.planner import make
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import candidates, infer_layers

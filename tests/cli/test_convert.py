@@ -19,7 +19,7 @@ def keys_and_bytes(path):
 
 
 def test_the_names_of_the_option_are_those_of_the_library():
-    from stateregistry.conversion.plan import ALLOW as NAMES
+    from stateregistry.conversion.planning.plan import ALLOW as NAMES
 
     assert set(ALLOW) == set(NAMES)
 

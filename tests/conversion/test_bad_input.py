@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize, prune
 import stateregistry as sr
 import stateregistry_flax
 import stateregistry_torch
-from stateregistry.conversion.planner import make
+from stateregistry.conversion.planning.planner import make
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AdapterError, AxesError, PlanError

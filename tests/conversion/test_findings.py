@@ -13,8 +13,8 @@ import torch
 from flax import nnx
 
 import stateregistry as sr
-from stateregistry.conversion import findings
-from stateregistry.conversion.plan import Finding
+from stateregistry.conversion.planning import findings
+from stateregistry.conversion.planning.plan import Finding
 from stateregistry.errors import PlanError
 from stateregistry.layers.vocabulary import Layer, Piece
 from stateregistry.report import planning

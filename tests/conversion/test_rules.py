@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stateregistry.conversion.rules import Rename, Rules
+from stateregistry.conversion.rules.rules import Rename, Rules
 from stateregistry.errors import FileMissingError, RuleError
 
 

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 
 import stateregistry as sr
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.errors import PlanError, RuleError
 
 SIDE = 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import stateregistry as sr
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.rules.rules import Rules
 
 
 def model(*paths: str) -> torch.nn.Module:

@@ -15,7 +15,7 @@ from flax import nnx
 import stateregistry as sr
 import stateregistry_numpy
 from stateregistry import sources
-from stateregistry.conversion.gaps import between, gap, outputs
+from stateregistry.conversion.verification.gaps import between, gap, outputs
 from stateregistry.layers.calls import Activation, tabled
 from stateregistry_numpy.layers import Linear
 from stateregistry_numpy.module import Sequential

@@ -17,7 +17,7 @@ from cases import assert_close, opened, random
 from flax import nnx
 
 import stateregistry as sr
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.rules.rules import Rules
 
 #: Every ordered pair of the three.
 WAYS = tuple(itertools.permutations(("torch", "linen", "nnx"), 2))

@@ -227,7 +227,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 import stateregistry as sr
-from stateregistry.conversion import execute
+from stateregistry.conversion.execution import execute
 def now():
     return 1024 * int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0])
 plan = sr.plan({str(path)!r}, to="numpy")

@@ -9,8 +9,8 @@ from torch import nn
 from torch_cases import CASES, native
 
 import stateregistry as sr
-from stateregistry.conversion.derive import derive
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.planning.derive import derive
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import candidates, guess_dialect, infer_layers

@@ -19,7 +19,7 @@ from flax import nnx, serialization
 from zoo_pairs import TOLERANCE, FlaxSide, Nnx, Pair, difference, flax_file, torch_file
 
 import stateregistry as sr
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.rules.rules import Rules
 
 LIVE, VARIABLES, FILES = WAYS = ("live", "variables", "files")
 

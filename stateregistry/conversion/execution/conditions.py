@@ -11,8 +11,8 @@ import numpy as np
 
 from stateregistry import sources
 from stateregistry.casting import Rule, cast
-from stateregistry.conversion import spectral
-from stateregistry.conversion.plan import Condition, Plan, PlanProblem
+from stateregistry.conversion.planning import spectral
+from stateregistry.conversion.planning.plan import Condition, Plan, PlanProblem
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry

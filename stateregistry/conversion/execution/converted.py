@@ -10,8 +10,8 @@ import numpy as np
 
 from stateregistry import sources
 from stateregistry.casting import cast
-from stateregistry.conversion import spectral
-from stateregistry.conversion.plan import Move, Plan
+from stateregistry.conversion.planning import spectral
+from stateregistry.conversion.planning.plan import Move, Plan
 from stateregistry.conversion.residual import digest
 from stateregistry.entry import Entry, numpy_dtype
 from stateregistry.errors import AbstractError

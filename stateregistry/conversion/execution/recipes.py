@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from stateregistry import sources
 from stateregistry.conversion.execution.converted import Converted, rule_of
-from stateregistry.conversion.plan import Move, Plan
+from stateregistry.conversion.planning.plan import Move, Plan
 from stateregistry.entry import Entry, numpy_dtype
 from stateregistry.layers.axes import Assembly, Bound
 from stateregistry.streaming.geometry import Group, group, whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stateregistry.conversion.execution.converted import Converted
-from stateregistry.conversion.plan import Plan
+from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.residual import Record, Residual, digest
 from stateregistry.registry import StateRegistry
 

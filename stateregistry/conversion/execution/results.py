@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from stateregistry._version import __version__
-from stateregistry.conversion.plan import Plan
+from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.residual import Residual
 
 

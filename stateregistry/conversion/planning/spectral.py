@@ -20,7 +20,7 @@ from stateregistry.layers.vocabulary import WRAPPERS, Layer
 if TYPE_CHECKING:
     import numpy as np
 
-    from stateregistry.conversion.plan import Feed
+    from stateregistry.conversion.planning.plan import Feed
 
 ORIGINAL, U, V, SIGMA = WRAPPERS["spectral_norm"]
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from stateregistry import plugins
-from stateregistry.conversion.pairs import EntryPair
+from stateregistry.conversion.pairing.pairs import EntryPair
 from stateregistry.layers import axes
 from stateregistry.layers.infer import readings_of
 from stateregistry.layers.vocabulary import ESSENTIAL, ROLES
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.pairs import LayerPair
-    from stateregistry.conversion.plan import PlanProblem
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.pairing.pairs import LayerPair
+    from stateregistry.conversion.planning.plan import PlanProblem
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.entry import Entry
     from stateregistry.layers.vocabulary import Dialect, Holder, Layer

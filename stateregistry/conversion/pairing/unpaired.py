@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from stateregistry.alignment import explain
-from stateregistry.conversion.plan import PlanProblem
-from stateregistry.conversion.questions import asked
+from stateregistry.conversion.pairing.questions import asked
+from stateregistry.conversion.planning.plan import PlanProblem
 
 if TYPE_CHECKING:
     from stateregistry.alignment.model import Question, Result, Unit, View
-    from stateregistry.conversion.pairs import Alignment
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.pairing.pairs import Alignment
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
 
 #: So many entries without a partner are told one by one, and so many paths are named at most.

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, final
 
 from stateregistry import plugins
 from stateregistry.alignment.model import worse
-from stateregistry.conversion import spectral
-from stateregistry.conversion.plan import Condition, Feed, Grade, Move
-from stateregistry.conversion.wrapped import crossed
+from stateregistry.conversion.planning import spectral
+from stateregistry.conversion.planning.plan import Condition, Feed, Grade, Move
+from stateregistry.conversion.planning.wrapped import crossed
 from stateregistry.layers.axes import parts_of
 from stateregistry.layers.vocabulary import ROLES, Declaration, Lack, Layer, Limit, Piece
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.pairs import LayerPair
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.pairing.pairs import LayerPair
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
 
 _COUNTER = "starts at 0: the source has no such counter"

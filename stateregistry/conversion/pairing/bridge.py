@@ -18,14 +18,14 @@ from stateregistry.alignment.model import Pair, Result, Unit, View, worse
 from stateregistry.alignment.orientation import Orientation
 from stateregistry.alignment.settle import as_kind
 from stateregistry.alignment.view import Given, view
-from stateregistry.conversion.pairs import Alignment, EntryPair, LayerPair
-from stateregistry.conversion.patterns import covers, matches
-from stateregistry.conversion.plan import Grade, PlanProblem
-from stateregistry.conversion.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
-from stateregistry.conversion.unpaired import Unpaired
+from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPair
+from stateregistry.conversion.pairing.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
+from stateregistry.conversion.pairing.unpaired import Unpaired
+from stateregistry.conversion.planning.plan import Grade, PlanProblem
+from stateregistry.conversion.rules.patterns import covers, matches
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Layer
 

@@ -1,6 +1,6 @@
 """Departure: where two models begin to compute different things, as a value that can be read.
 
-Made by `stateregistry.conversion.bisect`; says what was seen and no more. Imports no framework.
+Made by `stateregistry.conversion.verification.bisect`; says what was seen and no more. Imports no framework.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from stateregistry.conversion.gaps import Gap, number
+from stateregistry.conversion.verification.gaps import Gap, number
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Finding
+    from stateregistry.conversion.planning.plan import Finding
 
 Where = Literal["layer", "at or before", "between", "after", "gradual"]
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from stateregistry import sources
-from stateregistry.conversion import gaps
 from stateregistry.conversion.api import RulesLike, planned
-from stateregistry.conversion.bisect import Found, Run, bisect
-from stateregistry.conversion.departure import Departure
 from stateregistry.conversion.execution import conditions
 from stateregistry.conversion.execution.converted import Converted
-from stateregistry.conversion.gaps import TOLERANCE, Gap, number
-from stateregistry.conversion.plan import ALLOW, Plan
+from stateregistry.conversion.planning.plan import ALLOW, Plan
+from stateregistry.conversion.verification import gaps
+from stateregistry.conversion.verification.bisect import Found, Run, bisect
+from stateregistry.conversion.verification.departure import Departure
+from stateregistry.conversion.verification.gaps import TOLERANCE, Gap, number
 from stateregistry.errors import PlanError, StateError
 
 if TYPE_CHECKING:

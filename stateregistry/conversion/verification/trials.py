@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from stateregistry import plugins
-from stateregistry.conversion import gaps
 from stateregistry.conversion.execution import conditions
 from stateregistry.conversion.execution.converted import Converted
-from stateregistry.conversion.patterns import covers
-from stateregistry.conversion.plan import Plan
-from stateregistry.conversion.rules import Rename, Rules
+from stateregistry.conversion.planning.plan import Plan
+from stateregistry.conversion.rules.patterns import covers
+from stateregistry.conversion.rules.rules import Rename, Rules
+from stateregistry.conversion.verification import gaps
 from stateregistry.errors import AmbiguousAlignment, PlanError, UnsupportedError
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.gaps import Gap
+    from stateregistry.conversion.verification.gaps import Gap
     from stateregistry.registry import StateRegistry
 
 #: So many plans are made, and so many of them tried, at most.

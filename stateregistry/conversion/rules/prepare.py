@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
-from stateregistry.conversion.patterns import apply, filled, matches, names_in, prefix
-from stateregistry.conversion.plan import PlanProblem
-from stateregistry.conversion.rules import COUNT, Order, Rename, Rules, Split
+from stateregistry.conversion.planning.plan import PlanProblem
+from stateregistry.conversion.rules.patterns import apply, filled, matches, names_in, prefix
+from stateregistry.conversion.rules.rules import COUNT, Order, Rename, Rules, Split
 from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import Layer, Piece
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.pairs import LayerPair
+    from stateregistry.conversion.pairing.pairs import LayerPair
     from stateregistry.conversion.side import Side
 
 

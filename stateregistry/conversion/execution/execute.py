@@ -20,7 +20,7 @@ from stateregistry.conversion.execution import conditions, residuals
 from stateregistry.conversion.execution.converted import Converted
 from stateregistry.conversion.execution.recipes import positions, recipes
 from stateregistry.conversion.execution.results import Done, Receipt
-from stateregistry.conversion.plan import Plan
+from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.side import Side
 from stateregistry.errors import PlanError, UnsupportedError

@@ -10,16 +10,17 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion import casts, doubts, findings
-from stateregistry.conversion.align import align
-from stateregistry.conversion.joint import Joint, Want, axis_config
-from stateregistry.conversion.pairs import EntryPair, LayerPair
-from stateregistry.conversion.patterns import covers
-from stateregistry.conversion.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
-from stateregistry.conversion.prepare import prepared, reordered, unused_orders
-from stateregistry.conversion.rules import Rules
-from stateregistry.conversion.spectral import placed
-from stateregistry.conversion.undeclared import Undeclared
+from stateregistry.conversion.pairing import doubts
+from stateregistry.conversion.pairing.align import align
+from stateregistry.conversion.pairing.pairs import EntryPair, LayerPair
+from stateregistry.conversion.pairing.undeclared import Undeclared
+from stateregistry.conversion.planning import casts, findings
+from stateregistry.conversion.planning.joint import Joint, Want, axis_config
+from stateregistry.conversion.planning.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
+from stateregistry.conversion.planning.spectral import placed
+from stateregistry.conversion.rules.patterns import covers
+from stateregistry.conversion.rules.prepare import prepared, reordered, unused_orders
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.entry import Entry
 from stateregistry.errors import AxesError, PlanError
 from stateregistry.layers import axes

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion.prepare import prepared
-from stateregistry.conversion.rules import COUNT, Rename, Rules
+from stateregistry.conversion.rules.prepare import prepared
+from stateregistry.conversion.rules.rules import COUNT, Rename, Rules
 from stateregistry.errors import RuleError
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Plan
+    from stateregistry.conversion.planning.plan import Plan
     from stateregistry.conversion.side import Side
 
 _NUMBER = re.compile(r"\d+")

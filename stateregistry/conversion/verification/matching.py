@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
-from stateregistry.conversion.gaps import Gap, between, gap
+from stateregistry.conversion.verification.gaps import Gap, between, gap
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Plan
+    from stateregistry.conversion.planning.plan import Plan
     from stateregistry.conversion.side import Side
     from stateregistry.layers.calls import Activation, Call, Observation
     from stateregistry.layers.vocabulary import Layer

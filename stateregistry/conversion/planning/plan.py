@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, final, get_args
 
 from stateregistry._version import __version__
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.planning.spectral import AT_ONCE, Formula, Iteration
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
-from stateregistry.conversion.spectral import AT_ONCE, Formula, Iteration
 from stateregistry.entry import Kind
 from stateregistry.errors import AmbiguousAlignment, PlanError
 from stateregistry.layers import axes as algebra  # `axes` is a field of a move
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
-    from stateregistry.conversion.execute import Done
+    from stateregistry.conversion.execution.execute import Done
     from stateregistry.conversion.residual import Residual
 
 SCHEMA = "stateregistry.plan/1"
@@ -269,7 +269,7 @@ class Plan:
 
     def invert(self) -> Plan:
         """The plan of the way back, derived from the same declarations; its own problems say what cannot be undone."""
-        from stateregistry.conversion.planner import make  # lazy: the planner makes plans
+        from stateregistry.conversion.planning.planner import make  # lazy: the planner makes plans
 
         return make(self.target, self.source, rules=self.rules.inverse(), allow=self.allow, residual=self.residual)
 
@@ -305,7 +305,7 @@ class Plan:
             PlanError: the plan is not `ok`, a condition does not hold, or source or target are not those it was made
                 for. TargetExistsError. Nothing was written in any of these cases.
         """
-        from stateregistry.conversion.execute import run  # lazy: a plan can be read without the engine
+        from stateregistry.conversion.execution.execute import run  # lazy: a plan can be read without the engine
 
         return run(
             self, source, target, out=out, format=format, shard_bytes=shard_bytes, overwrite=overwrite,
@@ -355,7 +355,9 @@ class Plan:
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Self:
-        from stateregistry.conversion.residual import Residual  # lazy: only a plan with values in it needs NumPy
+        from stateregistry.conversion.residual import (
+            Residual,  # lazy: only a plan with values in it needs NumPy
+        )
 
         made = cls(
             source=Side.from_dict(data["source"]),

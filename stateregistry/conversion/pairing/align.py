@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from stateregistry.conversion.bridge import Bridge
-from stateregistry.conversion.pairs import Alignment, EntryPair, LayerPair
-from stateregistry.conversion.patterns import covers
-from stateregistry.conversion.plan import PlanProblem
+from stateregistry.conversion.pairing.bridge import Bridge
+from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPair
+from stateregistry.conversion.planning.plan import PlanProblem
+from stateregistry.conversion.rules.patterns import covers
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
 
 #: The share of the keys of the smaller side that must meet for one dialect to pair by key.

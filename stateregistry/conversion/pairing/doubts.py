@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stateregistry.alignment.view import NAMES
-from stateregistry.conversion.joint import axis_config
-from stateregistry.conversion.patterns import covers
+from stateregistry.conversion.planning.joint import axis_config
+from stateregistry.conversion.rules.patterns import covers
 from stateregistry.layers import config, infer
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.pairs import EntryPair, LayerPair
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.pairing.pairs import EntryPair, LayerPair
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Piece
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import final
 
-from stateregistry.conversion.plan import Condition, Move, PlanProblem
+from stateregistry.conversion.planning.plan import Condition, Move, PlanProblem
 from stateregistry.entry import DTYPES, numpy_dtype
 from stateregistry.errors import PlanError
 

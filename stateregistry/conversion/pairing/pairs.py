@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Grade, PlanProblem
+    from stateregistry.conversion.planning.plan import Grade, PlanProblem
     from stateregistry.layers.vocabulary import Layer
 
 

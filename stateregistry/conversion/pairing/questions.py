@@ -11,7 +11,7 @@ from typing import Final
 
 from stateregistry.alignment.explain import spelled
 from stateregistry.alignment.model import Question
-from stateregistry.conversion.plan import PlanProblem
+from stateregistry.conversion.planning.plan import PlanProblem
 
 _SHOWN: Final = 6
 #: A reason that is no list of names groups questions.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from stateregistry import errors, keys
-from stateregistry.conversion.prepare import prepared
+from stateregistry.conversion.rules.prepare import prepared
 from stateregistry.conversion.side import Side
 from stateregistry.tools.derived import Derived
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.registry import StateRegistry
 
 

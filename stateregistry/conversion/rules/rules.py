@@ -54,13 +54,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
-from stateregistry.conversion.patterns import apply, covers, names_in, prefixes, slashed
+from stateregistry.conversion.rules.patterns import apply, covers, names_in, prefixes, slashed
 from stateregistry.errors import AxesError, FileMissingError, RuleError
 from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import ROLES
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Plan
+    from stateregistry.conversion.planning.plan import Plan
 
 #: The capture that counts.
 COUNT = "count"
@@ -398,7 +398,7 @@ def suggest(plan: Plan) -> str:
     Rules that were tried: they give every layer of the source the path that the plan paired it with. Empty where names agree
     already. Of a plan with problems, only what was paired is in it.
     """
-    from stateregistry.conversion.suggest import suggest as suggested
+    from stateregistry.conversion.rules.suggest import suggest as suggested
 
     return suggested(plan)
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from stateregistry import plugins
-from stateregistry.conversion import gaps
-from stateregistry.conversion.departure import Departure, Where
-from stateregistry.conversion.gaps import Gap
-from stateregistry.conversion.matching import Matched, Step, match
+from stateregistry.conversion.verification import gaps
+from stateregistry.conversion.verification.departure import Departure, Where
+from stateregistry.conversion.verification.gaps import Gap
+from stateregistry.conversion.verification.matching import Matched, Step, match
 from stateregistry.errors import StateError
 from stateregistry.layers.calls import Observation
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.plan import Finding, Plan
+    from stateregistry.conversion.planning.plan import Finding, Plan
     from stateregistry.registry import StateRegistry
 
 #: By how much a difference has to grow in one place to have begun there.

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stateregistry.conversion.joint import axis_config, lack_of
-from stateregistry.conversion.plan import PlanProblem
-from stateregistry.conversion.readings import alike, readings
-from stateregistry.conversion.rules import Rules
+from stateregistry.conversion.pairing.readings import alike, readings
+from stateregistry.conversion.planning.joint import axis_config, lack_of
+from stateregistry.conversion.planning.plan import PlanProblem
+from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AxesError

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from stateregistry import plugins
-from stateregistry.conversion.padding import rank_of, resolved
-from stateregistry.conversion.plan import Finding
+from stateregistry.conversion.planning.padding import rank_of, resolved
+from stateregistry.conversion.planning.plan import Finding
 from stateregistry.layers.config import NOTES, UNSAID, Matter, known
 
 if TYPE_CHECKING:

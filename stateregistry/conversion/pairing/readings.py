@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stateregistry import plugins
-from stateregistry.conversion.patterns import covers
+from stateregistry.conversion.rules.patterns import covers
 from stateregistry.layers import axes
 from stateregistry.layers.infer import candidates
 
 if TYPE_CHECKING:
     from stateregistry.alignment.model import Unit
-    from stateregistry.conversion.rules import Rules
+    from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Dialect, Layer, Piece
 

@@ -1,0 +1,1 @@
+"""Planning: from pairs to a checked list of moves. Metadata alone."""
