@@ -38,6 +38,21 @@ def is_nnx_node(obj: object) -> bool:
     return isinstance(obj, _type("flax.nnx", "Pytree"))
 
 
+def is_nnx_optimizer(obj: object) -> bool:
+    """An `nnx.Optimizer`."""
+    return isinstance(obj, _type("flax.nnx", "Optimizer"))
+
+
+def is_nnx_variable(obj: object) -> bool:
+    """An NNX variable: a box around one array."""
+    return isinstance(obj, _type("flax.nnx", "Variable"))
+
+
+def is_metadata(obj: object) -> bool:
+    """A box of Linen around one array, such as `nn.Partitioned`."""
+    return isinstance(obj, _type("flax.core.meta", "AxisMetadata"))
+
+
 def is_variables(obj: object) -> bool:
     """Linen variables: a mapping of collections, `params` among them, that holds no tensors of another framework."""
     if not is_mapping(obj) or not isinstance(obj, Mapping):
@@ -94,8 +109,6 @@ def explain_nnx(obj: object) -> str:
         return "an nnx.State or GraphDef is half of a model: pass the module, nnx.merge(graphdef, state)"
     if isinstance(obj, tuple) and any(isinstance(part, _type("flax.nnx", "GraphDef")) for part in obj):
         return "what nnx.split returns is a model in parts: pass the module, nnx.merge(*parts)"
-    if isinstance(obj, _type("flax.nnx", "Optimizer")):
-        return "an nnx.Optimizer is not model state: pass the module that it updates"
     if is_nnx_node(obj) and not is_nnx_module(obj):
         return "an NNX object that is no module: pass the module, or name the adapter, sr.of(obj, adapter='flax-nnx')"
     if (

@@ -27,7 +27,7 @@ T = TypeVar("T")
 INSTALL: Final = "pip install 'stateregistry[torch]'"
 
 
-def _is(obj: object, module: str, name: str) -> bool:
+def is_of(obj: object, module: str, name: str) -> bool:
     """Whether an object is an instance of a class of torch, without importing anything."""
     cls = getattr(sys.modules.get(module), name, None)
     return cls is not None and isinstance(obj, cls)
@@ -44,7 +44,7 @@ class TorchAdapter:
 
     def recognises(self, obj: object, /) -> bool:
         """Whether it is a `torch.nn.Module`."""
-        return _is(obj, "torch.nn", "Module")
+        return is_of(obj, "torch.nn", "Module")
 
     def wrap(self, obj: Any, /, **options: Any) -> StateRegistry:
         """The registry over a module.
@@ -68,11 +68,11 @@ class TorchAdapter:
         """What to pass instead of a state_dict, a checkpoint, a tensor, an optimizer or the class of a model."""
         if "torch" not in sys.modules:
             return ""
-        if _is(obj, "torch", "Tensor"):
+        if is_of(obj, "torch", "Tensor"):
             return "one tensor has no name: pass the torch module that holds it"
-        if _is(obj, "torch.optim", "Optimizer"):
-            return "pass the model, not its optimizer: the state of an optimizer is not state of the model"
-        if _is(obj, "torch.export", "ExportedProgram"):
+        if is_of(obj, "torch.optim", "Optimizer"):
+            return "pass the model; the state of its optimizer is sr.of(optimizer, model=net)"
+        if is_of(obj, "torch.export", "ExportedProgram"):
             return "pass the module of the exported program: sr.of(program.module())"
         if isinstance(obj, type) and issubclass(obj, getattr(sys.modules.get("torch.nn"), "Module", ())):
             return f"pass an instance: {obj.__name__}(...)"
@@ -120,12 +120,12 @@ class TorchAdapter:
 
 def _explain_mapping(obj: Mapping[Any, Any]) -> str:
     values = list(obj.values())
-    if values and all(isinstance(key, str) for key in obj) and all(_is(value, "torch", "Tensor") for value in values):
+    if values and all(isinstance(key, str) for key in obj) and all(is_of(value, "torch", "Tensor") for value in values):
         return "a state_dict says no kinds: pass the torch module itself, or open the saved file with sr.open(path)"
     for name, value in obj.items():
-        if _is(value, "torch.nn", "Module"):
+        if is_of(value, "torch.nn", "Module"):
             return f"pass the torch module itself: sr.of(obj[{name!r}])"
-        if isinstance(value, Mapping) and value and all(_is(tensor, "torch", "Tensor") for tensor in value.values()):
+        if isinstance(value, Mapping) and value and all(is_of(tensor, "torch", "Tensor") for tensor in value.values()):
             return (
                 f"a checkpoint with a state_dict under {name!r} is no model: pass the torch module, "
                 "or open the saved file with sr.open(path)"

@@ -15,7 +15,24 @@ from typing import Any, Self, final
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import guess_dialect
 from stateregistry.layers.vocabulary import Holder, Lack, Layer, Piece
+from stateregistry.optimizers import OptimizerRegistry, Place
 from stateregistry.registry import StateRegistry
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a plan knows of an optimizer beside its entries.
+
+    Attributes:
+        model: the side of the model that it trains.
+        places: what each entry is of which parameter of the model.
+        settings: hyper-parameters that can be seen.
+    """
+
+    model: Side
+    places: Mapping[str, Place]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @final
@@ -32,6 +49,7 @@ class Side:
         derived: made from the other side by a dialect's table, not from a model.
         holders: the module that holds an entry of no layer, by key or alias, where there are modules.
         activations: functions without state that hang at modules, by path.
+        training: for the state of an optimizer, what it is the state of.
     """
 
     dialect: str
@@ -42,11 +60,15 @@ class Side:
     derived: bool = False
     holders: Mapping[str, Holder] = field(default_factory=dict)
     activations: Mapping[str, str] = field(default_factory=dict)
+    training: Training | None = None
 
     @classmethod
     def of(cls, reg: StateRegistry) -> Self:
         """The side that a registry is. A dialect that a file does not state is guessed from its names."""
         entries = {key: reg[key] for key in reg.native_order}
+        if isinstance(reg, OptimizerRegistry):
+            training = Training(cls.of(reg.model), dict(reg.places), dict(reg.settings))
+            return cls(reg.dialect, entries, dict(reg.aliases), (), dict(reg.opaque), training=training)
         dialect = reg.dialect
         if not dialect:
             guessed = guess_dialect(entries)
@@ -79,6 +101,7 @@ class Side:
             "derived": self.derived,
             "holders": {key: asdict(holder) for key, holder in self.holders.items()},
             "activations": dict(self.activations),
+            "training": _training_row(self.training) if self.training is not None else None,
         }
 
     @classmethod
@@ -89,7 +112,7 @@ class Side:
         holders = {key: Holder(**row) for key, row in data["holders"].items()}
         return cls(
             data["dialect"], entries, data["aliases"], layers, data["opaque"], data["derived"], holders,
-            data["activations"],
+            data["activations"], _training(data["training"]) if data["training"] is not None else None,
         )  # fmt: skip
 
     def digest(self) -> str:
@@ -97,6 +120,17 @@ class Side:
         rows = {key: [str(entry.shape), entry.dtype] for key, entry in self.entries.items()}
         text = json.dumps([rows, dict(self.aliases)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _training_row(training: Training) -> dict[str, Any]:
+    places = {key: asdict(place) for key, place in training.places.items()}
+    return {"model": training.model.to_dict(), "places": places, "settings": dict(training.settings)}
+
+
+def _training(row: Mapping[str, Any]) -> Training:
+    places = {key: Place(place["slot"], tuple(place["parameters"])) for key, place in row["places"].items()}
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in row["settings"].items()}
+    return Training(Side.from_dict(row["model"]), places, settings)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

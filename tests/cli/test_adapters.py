@@ -10,7 +10,7 @@ import pytest
 
 from stateregistry import plugins
 
-NAMES = ["flax-linen", "flax-nnx", "numpy", "numpy-frozen", "torch"]
+NAMES = ["flax-linen", "flax-nnx", "numpy", "numpy-frozen", "optax", "torch", "torch-optim"]
 
 
 def test_every_adapter_and_store_is_listed(run):

@@ -328,7 +328,7 @@ def test_a_place_that_has_gone_is_an_error_of_ours():
 def test_arrays_of_the_optimizer_are_listed_only_when_asked_for():
     model = Holder(jnp.ones(2))
     optimizer = nnx.Optimizer(model, optax.adam(1e-1), wrt=nnx.Param)
-    with pytest.raises(errors.AdapterError, match="not model state"):
+    with pytest.raises(errors.AdapterError, match="belongs to the parameters of its model"):
         sr.of(optimizer)
     assert {entry.kind for entry in sr.of(optimizer, adapter="flax-nnx").values()} == {Kind.BUFFER}
 

@@ -36,7 +36,7 @@ def test_the_check_itself_can_fail(name):
 def test_discovering_every_plugin_imports_no_framework():
     code = """
         from stateregistry import plugins
-        assert len(plugins.adapters()) == 5, plugins.discover(plugins.ADAPTERS)
+        assert len(plugins.adapters()) == 7, plugins.discover(plugins.ADAPTERS)
         assert len(plugins.stores()) == 6, plugins.discover(plugins.STORES)
     """
     assert imported(code, FRAMEWORKS) == []

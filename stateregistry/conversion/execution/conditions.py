@@ -11,7 +11,7 @@ import numpy as np
 
 from stateregistry import sources
 from stateregistry.casting import Rule, cast
-from stateregistry.conversion.planning import spectral
+from stateregistry.conversion.planning import spectral, training
 from stateregistry.conversion.planning.plan import Condition, Plan, PlanProblem
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.side import Side
@@ -78,6 +78,9 @@ def _broken(condition: Condition, source: StateRegistry, target: Side) -> tuple[
         arrays = [sources.value(source, feed.key) for feed in condition.feeds]
         text = spectral.apart(*condition.iterations, condition.feeds, arrays)
         return (condition.keys, f"{text}; {condition.reason}") if text else None
+    if condition.test == "counts":
+        text = training.miscounted([sources.value(source, name) for name in condition.keys], condition.dtype)
+        return (condition.keys, text) if text else None
     if condition.test == "zero":
         bound = axes.bind(condition.axes, source[key].shape)
         if np.any(bound.expand(sources.value(source, key))[condition.part]):

@@ -10,7 +10,7 @@ import numpy as np
 
 from stateregistry import sources
 from stateregistry.casting import cast
-from stateregistry.conversion.planning import spectral
+from stateregistry.conversion.planning import spectral, training
 from stateregistry.conversion.planning.plan import Move, Plan
 from stateregistry.conversion.residual import digest
 from stateregistry.entry import Entry, numpy_dtype
@@ -92,6 +92,8 @@ class Converted(ReadOnlyRegistry):
             return self._moved(key, move, entry)
         if move.op == "compute":
             arrays = [sources.value(self._source, feed.key) for feed in move.sources]
+            if move.formula == "count":
+                return training.counted(arrays, entry)
             form, steps = move.formula, move.iteration
             return spectral.computed(form, steps, move.sources, arrays, move.axes, entry.shape, entry.dtype)
         if move.op == "fill":

@@ -16,6 +16,7 @@ from stateregistry import plugins
 from stateregistry.conversion.planning.padding import rank_of, resolved
 from stateregistry.conversion.planning.plan import Finding
 from stateregistry.layers.config import NOTES, UNSAID, Matter, known
+from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
     from stateregistry.conversion.side import Side
@@ -77,7 +78,7 @@ def _another_layer(source: Layer, target: Layer) -> tuple[Finding, ...]:
     """What there is to say where the arrays of one layer are, under the same names, those of another."""
     if {piece.name for piece in source.pieces}.isdisjoint(piece.name for piece in target.pieces):
         return ()
-    hint = f"the arrays arrive as they lie, and something else is computed with them; make it a {source.kind}"
+    hint = f"the arrays arrive as they lie, and something else is computed with them; make it {a_kind(source.kind)}"
     return (Finding(target.path, "layer", source.kind, target.kind, "evaluation", hint),)
 
 

@@ -34,7 +34,7 @@ SCHEMA = "stateregistry.plan/1"
 Op = Literal["copy", "sum", "compute", "fill", "keep", "drop"]
 Class = Literal["exact", "choice", "lossy", "impossible"]
 Grade = Literal["certain", "numbers", "assumption", "question"]
-_TESTS = ("equal", "zero", "fits", "converged")
+_TESTS = ("equal", "zero", "fits", "converged", "counts")
 
 #: What `allow=` of `plan` and `convert` takes, and what each permits.
 ALLOW: Mapping[str, str] = {
@@ -174,8 +174,8 @@ class Condition:
 
     Attributes:
         test: `equal` (all `keys` hold the same bits), `zero` (every element of the part `part` of `keys[0]` is zero),
-            `fits` (no value of `keys[0]` is lost or overflows as `dtype`) or `converged` (layers that iterate as `iterations`
-            says divide `keys[0]` by the same sigma).
+            `fits` (no value of `keys[0]` is lost or overflows as `dtype`), `converged` (layers that iterate as `iterations`
+            says divide `keys[0]` by the same sigma) or `counts` (all `keys` hold one whole number that `dtype` has).
         keys: source keys. dtype: of the cast. lossless: every value must come back; else only finite must stay finite.
         axes, part: the pattern of `keys[0]`, and its part. reason: what is impossible where it does not hold.
         patterns, target: for keys that reach one target through different axes, the patterns of each on both sides.
@@ -183,7 +183,7 @@ class Condition:
         unless: residual records; where all of them are fresh, nothing is asked.
     """
 
-    test: Literal["equal", "zero", "fits", "converged"]
+    test: Literal["equal", "zero", "fits", "converged", "counts"]
     keys: tuple[str, ...]
     dtype: str = ""
     lossless: bool = True
@@ -202,6 +202,8 @@ class Condition:
         if self.test == "converged":
             one, two = (iteration.divides for iteration in self.iterations)
             return f"{self.keys[0]} has converged: sigma is the same with {one} and with {two}"
+        if self.test == "counts":
+            return f"{', '.join(self.keys)} count the same number of updates"
         if self.test == "zero":
             return f"{self.keys[0]}{f'[{self.part}]' if self.part else ''} is zero: {self.reason}"
         what = "every value comes back" if self.lossless else "no finite value overflows"

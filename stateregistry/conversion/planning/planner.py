@@ -14,7 +14,7 @@ from stateregistry.conversion.pairing import doubts
 from stateregistry.conversion.pairing.align import align
 from stateregistry.conversion.pairing.pairs import EntryPair, LayerPair
 from stateregistry.conversion.pairing.undeclared import Undeclared
-from stateregistry.conversion.planning import casts, findings
+from stateregistry.conversion.planning import casts, findings, training
 from stateregistry.conversion.planning.joint import Joint, Want, axis_config
 from stateregistry.conversion.planning.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.planning.spectral import placed
@@ -24,7 +24,7 @@ from stateregistry.conversion.rules.rules import Rules
 from stateregistry.entry import Entry
 from stateregistry.errors import AxesError, PlanError
 from stateregistry.layers import axes
-from stateregistry.layers.vocabulary import Piece
+from stateregistry.layers.vocabulary import Piece, a_kind
 
 if TYPE_CHECKING:
     from stateregistry.conversion.residual import Residual
@@ -53,6 +53,8 @@ def make(
     if unknown:
         names = ", ".join(f"{name!r} ({what})" for name, what in ALLOW.items())
         raise PlanError(f"allow= has no name {unknown[0]!r}", plan=None, hint=f"it takes {names}")
+    if source.training is not None or target.training is not None:
+        return training.continued(source, target, rules or Rules(), allow, dtype, make)
     ready = prepared(source, target, rules or Rules())
     planner = _Planner(ready.source, ready.target or target, ready.rules, dtype, residual)
     planner.problems += dict.fromkeys((*problems, *ready.problems))
@@ -133,7 +135,7 @@ class _Planner:
     def _layer(self, pair: LayerPair) -> None:
         pair = reordered(pair, self.rules, self.problems.append)
         sizes = {name: value for layer in (pair.source, pair.target) for name, value in axis_config(layer).items()}
-        pair = doubts.doubted(pair, self.source, self.target, self.rules)
+        pair = self._untyped(doubts.doubted(pair, self.source, self.target, self.rules))
         if self._refused(pair):
             return
         joint = Joint(pair, self.source, self.target, self.rules)
@@ -153,6 +155,20 @@ class _Planner:
         for role, piece in joint.left_over():
             self._no_place(role, piece, joint)
         self.findings += findings.compare(pair.source, pair.target, self.target.dialect)
+
+    def _untyped(self, pair: LayerPair) -> LayerPair:
+        """The pair, as an assumption where a live module computes in a way that nobody declared: shapes do not say what."""
+        if pair.grade != "certain" or any(
+            covers(rule.path, layer.path) for rule in self.rules.layers for layer in (pair.source, pair.target)
+        ):
+            return pair
+        sides = (pair.source, self.undeclared.of_source), (pair.target, self.undeclared.of_target)
+        for layer, told in sides:
+            if layer.inferred and any(told(layer.key(piece)) is not None for piece in layer.pieces):
+                where = layer.path or "(the model)"
+                text = f"{where}: names and shapes are those of {a_kind(layer.kind)}, and no type says that it is one"
+                return replace(pair, grade="assumption", reason=text, whole=True)
+        return pair
 
     def _refused(self, pair: LayerPair) -> bool:
         """Whether the config of a pair contradicts its arrays; a problem then."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ORIGINAL, U, V, SIGMA = WRAPPERS["spectral_norm"]
 
-Formula = Literal["", "u", "v", "sigma"]
+#: `count` is how many updates an optimizer has made (`stateregistry.conversion.planning.training`).
+Formula = Literal["", "u", "v", "sigma", "count"]
 
 #: How far the sigmas of two layers may be apart, as a part of sigma: what float32 arithmetic in another order may give.
 TOLERANCE: Final = 1e-6
