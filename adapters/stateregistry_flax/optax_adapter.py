@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def _is_optax(obj: object) -> bool:
-    """Whether an object is a named tuple of optax, or plain tuples around one. Imports nothing."""
+    """Whether an object is a named tuple of optax, or plain tuples and dicts around one. Imports nothing."""
     if isinstance(obj, tuple) and hasattr(obj, "_fields"):
         return type(obj).__module__.partition(".")[0] == "optax"
-    return isinstance(obj, tuple) and any(map(_is_optax, obj))
+    children = obj.values() if isinstance(obj, dict) else obj if isinstance(obj, tuple) else ()
+    return any(map(_is_optax, children))
 
 
 @final
@@ -30,7 +31,7 @@ class OptaxAdapter:
     dialect: Dialect | None = None
 
     def recognises(self, obj: object, /) -> bool:
-        """An `nnx.Optimizer`, or tuples with a state of optax among them."""
+        """An `nnx.Optimizer`, or tuples and dicts with a state of optax among them."""
         return recognise.is_nnx_optimizer(obj) or _is_optax(obj)
 
     def wrap(self, obj: Any, /, **options: Any) -> StateRegistry:

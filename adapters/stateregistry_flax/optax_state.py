@@ -31,10 +31,13 @@ _KNOWN: Final[Mapping[str, Mapping[str, Slot]]] = MappingProxyType(
         "ScaleByScheduleState": {"count": "step"},
         "InjectHyperparamsState": {"count": "step", "hyperparams": "setting"},
         "InjectStatefulHyperparamsState": {"count": "step", "hyperparams": "setting"},
+        "WrappedScheduleState": {"count": "step"},
     }
 )  # fmt: skip
 #: Counts of the updates of every parameter that the state has, not of those in the trees beside them.
-_OF_ALL: Final = frozenset({"ScaleByScheduleState", "InjectHyperparamsState", "InjectStatefulHyperparamsState"})
+_OF_ALL: Final = frozenset(
+    {"ScaleByScheduleState", "InjectHyperparamsState", "InjectStatefulHyperparamsState", "WrappedScheduleState"}
+)
 
 
 @final

@@ -51,6 +51,14 @@ def test_a_count_of_a_schedule_goes_on_from_the_updates_that_were_made(trained):
     target.variables = sr.convert(source.model, target.model, allow=("choice",)).target
     state = sr.convert(source.state, target.state).target
     assert [int(part.count) for part in (state[0], state[1])] == [7, 7]
+    tx = optax.inject_hyperparams(optax.adam)(learning_rate=optax.linear_schedule(1e-2, 0.0, 100))
+    target.opt_state = tx.init(target.variables["params"])
+    state = sr.convert(source.state, target.state).target
+    assert (int(state.count), int(state.hyperparams_states["learning_rate"].count)) == (7, 7)
+    target.opt_state = optax.named_chain(("clip", optax.clip(1.0)), ("adam", optax.adam(1e-2))).init(
+        target.variables["params"]
+    )
+    assert int(sr.convert(source.state, target.state).target["adam"][0].count) == 7
 
 
 def test_settings_in_a_state_stay_and_differences_are_findings(trained):
