@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, Self, final
 
+from stateregistry.conversion.rows import row
 from stateregistry.entry import Entry, Kind
 from stateregistry.layers.infer import guess_dialect
 from stateregistry.layers.vocabulary import Holder, Lack, Layer, Piece
@@ -99,7 +101,7 @@ class Side:
             "layers": [_layer_row(layer) for layer in self.layers],
             "opaque": dict(self.opaque),
             "derived": self.derived,
-            "holders": {key: asdict(holder) for key, holder in self.holders.items()},
+            "holders": {key: row(holder) for key, holder in self.holders.items()},
             "activations": dict(self.activations),
             "training": _training_row(self.training) if self.training is not None else None,
         }
@@ -117,13 +119,18 @@ class Side:
 
     def digest(self) -> str:
         """sha256 of what the registry must look like for a plan to be valid: entries and aliases."""
-        rows = {key: [str(entry.shape), entry.dtype] for key, entry in self.entries.items()}
-        text = json.dumps([rows, dict(self.aliases)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.entries, self.aliases)
+
+
+def digest(entries: Mapping[str, Entry], aliases: Mapping[str, str], /) -> str:
+    """sha256 of the shape and dtype of every entry, and of the aliases."""
+    rows = {key: [str(entry.shape), entry.dtype] for key, entry in entries.items()}
+    text = json.dumps([rows, dict(aliases)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _training_row(training: Training) -> dict[str, Any]:
-    places = {key: asdict(place) for key, place in training.places.items()}
+    places = {key: row(place) for key, place in training.places.items()}
     return {"model": training.model.to_dict(), "places": places, "settings": dict(training.settings)}
 
 
@@ -134,7 +141,7 @@ def _training(row: Mapping[str, Any]) -> Training:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    return {**asdict(entry), "kind": entry.kind.value, "shape": list(entry.shape)}
+    return {**row(entry), "kind": entry.kind.value, "shape": list(entry.shape)}
 
 
 def entry_from_row(row: Mapping[str, Any]) -> Entry:
@@ -142,11 +149,18 @@ def entry_from_row(row: Mapping[str, Any]) -> Entry:
     return Entry(**{**row, "kind": Kind(row["kind"]), "shape": tuple(row["shape"])})
 
 
+_BESIDE = tuple(one.name for one in fields(Layer) if one.name not in ("pieces", "config"))
+
+
 def _layer_row(layer: Layer) -> dict[str, Any]:
-    row = asdict(layer)
-    row["pieces"] = [{**asdict(piece), "kind": piece.kind.value} for piece in layer.pieces]
-    row["config"] = {name: list(value) if isinstance(value, tuple) else value for name, value in layer.config.items()}
-    return row
+    pieces = [_piece_row(piece) for piece in layer.pieces]
+    config = {name: list(value) if isinstance(value, tuple) else value for name, value in layer.config.items()}
+    return {name: row(getattr(layer, name)) for name in _BESIDE} | {"pieces": pieces, "config": config}
+
+
+@lru_cache(maxsize=4096)
+def _piece_row(piece: Piece) -> dict[str, Any]:
+    return {**row(piece), "kind": piece.kind.value}
 
 
 def _layer(row: Mapping[str, Any]) -> Layer:

@@ -290,7 +290,13 @@ def bind(pattern: str, shape: Sequence[int], sizes: Mapping[str, int] | None = N
     Raises:
         AxesError: the rank or a size contradicts the pattern, or a size stays unknown.
     """
-    known = _stated([pattern], sizes)
+    return _bind(pattern, tuple(shape), tuple(sizes.items()) if sizes else ())
+
+
+# The layers of one model are much alike: 100,000 entries have a few dozen patterns and shapes.
+@lru_cache(maxsize=4096)
+def _bind(pattern: str, shape: tuple[int, ...], sizes: tuple[tuple[str, int], ...]) -> Bound:
+    known = _stated([pattern], dict(sizes))
     groups = _unfold(pattern, shape, _counts(known))
     while _solve(pattern, shape, groups, known):
         pass
@@ -448,7 +454,19 @@ def assemble(
     Raises:
         AxesError: as `derive`; or a part of the target is not fed, or a feed names a part that is not there.
     """
-    bounds = _bind_all([*((feed.pattern, feed.shape) for feed in feeds), (target, target_shape)], sizes)
+    given_sizes = tuple(sizes.items()) if sizes else ()
+    return _assemble(tuple(feeds), target, tuple(target_shape), given_sizes, tuple(zeros))
+
+
+@lru_cache(maxsize=4096)
+def _assemble(
+    feeds: tuple[Feed, ...],
+    target: str,
+    target_shape: tuple[int, ...],
+    sizes: tuple[tuple[str, int], ...],
+    zeros: tuple[str, ...],
+) -> Assembly:
+    bounds = _bind_all([*((feed.pattern, feed.shape) for feed in feeds), (target, target_shape)], dict(sizes))
     *left, right = bounds
     for bound, feed in zip(left, feeds, strict=True):
         if feed.part not in bound.parts or feed.into not in right.parts:
@@ -460,7 +478,7 @@ def assemble(
     missing = [part for part in right.parts if part not in given and part not in zeros]
     if missing or not feeds or not given.isdisjoint(zeros):
         raise AxesError(f"nothing gives the parts {missing} of {target!r}", expected=target)
-    return Assembly(tuple(zip(left, feeds, strict=True)), right, tuple(zeros))
+    return Assembly(tuple(zip(left, feeds, strict=True)), right, zeros)
 
 
 def _bind_all(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[str, int] | None) -> list[Bound]:
@@ -485,6 +503,10 @@ def _shared_counts(sides: Sequence[tuple[str, Sequence[int]]], sizes: Mapping[st
                 fixed = sum(not _is_family(g) for g in groups)
                 known = sum(counts[g.atoms[0].name] for g in groups if _is_family(g) and g.atoms[0].name in counts)
                 counts[families[0]] = max(len(shape) - fixed - known, 1)
+    for pattern, _ in sides:  # a family that is one native axis, of which no side says more, is one axis
+        for group in parse(pattern):
+            if len(group.atoms) == 1 and group.atoms[0].many:
+                counts.setdefault(group.atoms[0].name, 1)
     return counts
 
 

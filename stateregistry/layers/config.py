@@ -88,6 +88,14 @@ def known(layer: Layer, /) -> Mapping[str, Matter]:
     return found
 
 
+def function_of(layer: Layer, /) -> str:
+    """What a layer computes that holds no state, in one word: a norm without scale and bias has an eps all the same."""
+    names = [name for name, matter in CONFIG.get(layer.kind, {}).items() if matter == "evaluation"]
+    if not layer.kind.endswith("_norm") or not all(layer.config.get(name) for name in names):
+        return ""  # what a layer does not say of itself cannot be compared
+    return f"{layer.kind}({', '.join(f'{name}={layer.config[name]!r}' for name in names)})"
+
+
 # -------------------------------------------------------------------- against shapes
 
 

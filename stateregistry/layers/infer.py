@@ -8,7 +8,7 @@ Reads no values and never decides by a shape what a name leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from stateregistry import plugins
@@ -19,6 +19,8 @@ from stateregistry.layers.vocabulary import ESSENTIAL, Layer
 if TYPE_CHECKING:
     from stateregistry.entry import Entry
     from stateregistry.layers.vocabulary import Declaration, Dialect, Piece
+
+    Fits = list[tuple[Declaration, tuple[Piece, ...]]]
 
 
 def infer_layers(entries: Mapping[str, Entry], dialect: str = "") -> tuple[Layer, ...]:
@@ -59,9 +61,18 @@ def _read(entries: Mapping[str, Entry], dialect: Dialect | None) -> tuple[Layer,
         return ()
     groups = _groups(entries, {piece.name for row in dialect.declarations for piece in row.pieces})
     layers = []
+    known: dict[Hashable, Fits] = {}  # groups of the same names and entries fit alike, wherever they are
+
+    def fitting(names: set[str], path: str) -> Fits:
+        found = [(name, entries[f"{path}/{name}" if path else name]) for name in sorted(names)]
+        alike = tuple((name, entry, entry.inferred) for name, entry in found)
+        if alike not in known:
+            known[alike] = _fits(dialect, names, entries, path)
+        return known[alike]
+
     for path, names in groups.items():
         # A name further down may be that of another layer: what lies right here is a layer of its own then.
-        fits = _fits(dialect, names, entries, path) or _fits(dialect, {n for n in names if "/" not in n}, entries, path)
+        fits = fitting(names, path) or fitting({name for name in names if "/" not in name}, path)
         if fits:
             row, pieces = fits[0]
             kinds = tuple(dict.fromkeys(row.kind for row, _ in fits))
@@ -69,9 +80,7 @@ def _read(entries: Mapping[str, Entry], dialect: Dialect | None) -> tuple[Layer,
     return tuple(layers)
 
 
-def _fits(
-    dialect: Dialect, names: set[str], entries: Mapping[str, Entry], path: str
-) -> list[tuple[Declaration, tuple[Piece, ...]]]:
+def _fits(dialect: Dialect, names: set[str], entries: Mapping[str, Entry], path: str) -> Fits:
     """Every declaration that accounts for the names of a group, with its pieces."""
     if not names:
         return []

@@ -21,6 +21,15 @@ from stateregistry.layers.axes import parts_of
 Config = Mapping[str, int | float | bool | str | tuple[int, ...] | None]
 
 
+#: Kinds that are read out with a vowel first: "an LSTM".
+_AN = frozenset({"embedding", "instance_norm", "attention", "lstm", "rms_norm", "rnn"})
+
+
+def a_kind(kind: str, /) -> str:
+    """A kind with its article, for messages."""
+    return f"an {kind}" if kind in _AN else f"a {kind}"
+
+
 def _gates(names: str) -> dict[str, str]:
     """The roles of a recurrent layer: per gate a kernel and a bias for the input and for the state."""
     roles: dict[str, str] = {}
@@ -240,12 +249,14 @@ class Holder:
         type: its type, `package.module.Class`. path: its key.
         bare: declared to be no layer: its parameters are parameters of their own.
         declared: of a type that is a layer by its declaration. Where it holds entries of no layer, it is none as it stands.
+        reason: why no module of this type is a layer, where its adapter says so; empty for nothing.
     """
 
     type: str
     path: str
     bare: bool = False
     declared: bool = False
+    reason: str = ""
 
 
 @final

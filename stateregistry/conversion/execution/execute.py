@@ -22,7 +22,7 @@ from stateregistry.conversion.execution.recipes import positions, recipes
 from stateregistry.conversion.execution.results import Done, Receipt
 from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.residual import Residual
-from stateregistry.conversion.side import Side
+from stateregistry.conversion.side import Side, digest
 from stateregistry.errors import PlanError, UnsupportedError
 from stateregistry.registry import StateRegistry
 from stateregistry.streaming import digests
@@ -68,13 +68,13 @@ def run(
         result = Converted(plan, here, there)
         residual = residuals.make(plan, here, result)
         if out is not None:
-            return _written(plan, result, residual, Path(out), format, shard_bytes, how, overwrite=overwrite)
+            return _written(plan, result, residual, sources.path_of(out), format, shard_bytes, how, overwrite=overwrite)
         meter = _Meter(plan, progress)
         if there is not None:
             product: Any = _fill(result, there, meter)
         else:
             product = _assemble(plan, result)
-        return Done(product, plan, Receipt.of(plan, result.digests, result.stale, {}, {}), residual)
+        return Done(product, plan, Receipt.of(plan, plan.digest(), result.digests, result.stale, {}, {}), residual)
 
 
 def _only_files(how: How) -> None:
@@ -98,13 +98,13 @@ def _written(
 ) -> Done:
     """Write the file: through the engine where its format knows a layout, else one whole value after another."""
     extra = {"residual": residual.to_dict()} if residual else {}
-    files = sources.files(result.source)
+    files, name = sources.files(result.source), plan.digest()
     found = sources.stream(
         result, out, recipe=recipes(plan, result), position=positions(plan, result), origins=files, format=format,
-        shard_bytes=shard_bytes, overwrite=overwrite, extra=extra, how=how, token=_token(plan, result),
+        shard_bytes=shard_bytes, overwrite=overwrite, extra=extra, how=how, token=_token(plan, result, name),
     )  # fmt: skip
     if found is not None:
-        receipt = Receipt.of(plan, found.digests, result.stale, found.origins, found.files)
+        receipt = Receipt.of(plan, name, found.digests, result.stale, found.origins, found.files)
         return Done(found.path, plan, receipt, residual)
     if how.executor is not None or how.resume or (how.workers or 1) > 1:
         message = f"{out}: this format is written by one thread, in one go"
@@ -115,11 +115,12 @@ def _written(
     )
     read = {file.name: digests.of_file(file) for file in files}
     made = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    receipt = Receipt.of(plan, result.digests, result.stale, read, {file.name: digests.sha256(file) for file in made})
+    hashes = {file.name: digests.sha256(file) for file in made}
+    receipt = Receipt.of(plan, name, result.digests, result.stale, read, hashes)
     return Done(path, plan, receipt, residual)
 
 
-def _token(plan: Plan, result: Converted) -> str:
+def _token(plan: Plan, result: Converted, name: str) -> str:
     """What the values depend on: of two runs with one token, the second may take what the first has written.
 
     A live model may have changed meanwhile, so a run that reads one is never the same as another.
@@ -131,11 +132,11 @@ def _token(plan: Plan, result: Converted) -> str:
     for file in files:
         status = file.stat()
         rows.append([os.path.realpath(file), status.st_size, status.st_mtime_ns])
-    return json.dumps([plan.digest(), rows, list(result.stale)])
+    return json.dumps([name, rows, list(result.stale)])
 
 
 def _same(side: Side, reg: StateRegistry, what: str) -> None:
-    if Side.of(reg).digest() != side.digest():
+    if digest(dict(reg), reg.aliases) != side.digest():
         ours, theirs = set(side.entries), set(reg)
         keys = tuple(sorted(ours ^ theirs)) or tuple(sorted(k for k in ours if side.entries[k] != reg[k]))
         message = f"the plan was made for another {what}: {len(keys)} entries differ, first {keys[:3]}"

@@ -24,6 +24,12 @@ from stateregistry.streaming.task import Origin, Recipe
 
 def recipes(plan: Plan, result: Converted) -> Callable[[str], Recipe]:
     """The recipe of every key of the target, made when it is asked for."""
+    known: dict[int, tuple[Assembly, tuple[Group, ...]]] = {}  # equal moves of axes are one object
+
+    def groups_of(assembly: Assembly) -> tuple[Group, ...]:
+        if id(assembly) not in known:
+            known[id(assembly)] = (assembly, geometry(assembly))
+        return known[id(assembly)][1]
 
     def recipe(key: str) -> Recipe:
         entry, move = plan.target.entries[key], result.move(key)
@@ -31,7 +37,7 @@ def recipes(plan: Plan, result: Converted) -> Callable[[str], Recipe]:
             value = np.full((), move.value, numpy_dtype(entry.dtype))
             return Recipe((sources.held(np.broadcast_to(value, entry.shape)),), _as_it_is(entry))
         if move.op in ("copy", "sum") and not result.restores(move):
-            made = _rearranged(plan, result, move, entry)
+            made = _rearranged(plan, result, move, entry, groups_of)
             if made is not None:
                 return made
         return Recipe((sources.held(result.view(key)),), _as_it_is(entry))
@@ -54,7 +60,9 @@ def _as_it_is(entry: Entry) -> tuple[Group, ...]:
     return (whole(max(1, math.prod(entry.shape))),)
 
 
-def _rearranged(plan: Plan, result: Converted, move: Move, entry: Entry) -> Recipe | None:
+def _rearranged(
+    plan: Plan, result: Converted, move: Move, entry: Entry, groups_of: Callable[[Assembly], tuple[Group, ...]]
+) -> Recipe | None:
     """The recipe of a copy or a sum; `None` where it is more than a rearrangement of elements of one dtype."""
     found = {plan.source.entries[feed.key].dtype for feed in move.sources}
     if len(found) != 1 or (found != {entry.dtype} and not move.cast):
@@ -66,7 +74,7 @@ def _rearranged(plan: Plan, result: Converted, move: Move, entry: Entry) -> Reci
     elif assembly is None:
         groups = _as_it_is(entry)
     else:
-        groups = geometry(assembly)
+        groups = groups_of(assembly)
     count = sum(one.count for one in groups)
     if count != math.prod(entry.shape):
         return None

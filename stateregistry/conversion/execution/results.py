@@ -43,17 +43,18 @@ class Receipt:
     def of(
         cls,
         plan: Plan,
+        name: str,
         digests: Mapping[str, str],
         stale: tuple[str, ...],
         source_files: Mapping[str, str],
         files: Mapping[str, str],
     ) -> Receipt:
-        """The receipt of a plan that was executed."""
+        """The receipt of a plan that was executed; `name` is the digest of the plan."""
         counts: dict[str, int] = {}
         for move in plan.moves:
             counts[move.op] = counts.get(move.op, 0) + 1
         return cls(
-            __version__, plan.digest(), plan.source.dialect, plan.target.dialect, counts, dict(sorted(digests.items())),
+            __version__, name, plan.source.dialect, plan.target.dialect, counts, dict(sorted(digests.items())),
             stale, plan.rules.to_dict(), source_files=dict(source_files), files=dict(files),
         )  # fmt: skip
 

@@ -11,13 +11,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, final, get_args
 
 from stateregistry._version import __version__
 from stateregistry.conversion.planning.spectral import AT_ONCE, Formula, Iteration
+from stateregistry.conversion.rows import lines, row
 from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
+from stateregistry.display import Displayed
 from stateregistry.entry import Kind
 from stateregistry.errors import AmbiguousAlignment, PlanError
 from stateregistry.layers import axes as algebra  # `axes` is a field of a move
@@ -242,7 +244,7 @@ class Finding:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Displayed):
     """The plan of one conversion. See the module for what it promises."""
 
     source: Side
@@ -323,10 +325,10 @@ class Plan:
             "version": __version__,
             "source": self.source.to_dict(),
             "target": self.target.to_dict(),
-            "moves": [asdict(move) for move in self.moves],
-            "problems": [asdict(problem) for problem in self.problems],
-            "conditions": [asdict(condition) for condition in self.conditions],
-            "findings": [asdict(finding) for finding in self.findings],
+            "moves": [row(move) for move in self.moves],
+            "problems": [row(problem) for problem in self.problems],
+            "conditions": [row(condition) for condition in self.conditions],
+            "findings": [row(finding) for finding in self.findings],
             "rules": self.rules.to_dict(),
             "allow": list(self.allow),
             "dtype": self.dtype,
@@ -335,7 +337,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON; `Plan.from_json(plan.to_json()) == plan`."""
-        return json.dumps(self.to_dict(), indent=1, sort_keys=False)
+        return lines(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
