@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 # Processes for pytest. Two frameworks are loaded in each, so memory, not cores, is the limit.
 JOBS ?= 2
+# Of fuzzing, for each reader.
+SECONDS ?= 300
 
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 export JAX_PLATFORMS ?= cpu
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint types docs conform bench wheel-check format clean
+.PHONY: help demo test soak fuzz lint types docs conform bench wheel-check format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ test: $(READY) ## every test (the specification against all adapters among them)
 soak: $(READY) ## the property tests with a large budget; writes docs/soak.md
 	$(BIN)/python tests/soak.py
 
+fuzz: $(READY) ## every reader of files under coverage-guided fuzzing, SECONDS for each; writes docs/fuzzing.md
+	$(BIN)/python tests/hostile/fuzz.py --seconds $(SECONDS) --page
+
 lint: $(READY) ## ruff and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +44,11 @@ lint: $(READY) ## ruff and the import contracts
 types: $(READY) ## mypy strict
 	$(BIN)/mypy
 
-docs: $(READY) ## regenerate the generated pages, check links
+$(VENV)/ready-docs: requirements-docs.txt $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-docs.txt
+	@touch $@
+
+docs: $(VENV)/ready-docs ## regenerate the generated pages, build the site; writes build/docs
 	$(BIN)/python docs/build.py
 
 conform: $(READY) ## every first-party adapter through the full suite, the kill matrix; writes docs/conformance/

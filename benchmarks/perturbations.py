@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "zoo"))
 
 from zoo_all import PAIRS, PLAIN
 from zoo_page import page
-from zoo_samples import samples, table, truth
+from zoo_samples import forward_samples, samples, table, truth
 from zoo_survey import survey, ways
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
@@ -37,7 +37,7 @@ def main() -> int:
     plain = list(PLAIN)
     Random(wanted.seed).shuffle(plain)  # noqa: S311  # which pairs are drawn, no secret
     truths = [one for pair in plain[: wanted.pairs] if (one := truth(pair)) is not None]
-    found = list(samples(truths, wanted.count, wanted.seed))
+    found = [*samples(truths, wanted.count, wanted.seed), *forward_samples(truths, wanted.count, wanted.seed)]
     wrong = [one for one in found if one.outcome == "wrong"]
     if wanted.json:
         rows = [asdict(one) for one in found]

@@ -72,17 +72,19 @@ _MODULES = frozenset({"errors", "keys", "tools", "rules"})
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module 'stateregistry' has no attribute {name!r}"
-        raise AttributeError(message)
-    import importlib
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
-    module = importlib.import_module(home)
-    value = module if name in _MODULES else getattr(module, name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            message = f"module 'stateregistry' has no attribute {name!r}"
+            raise AttributeError(message)
+        import importlib
+
+        module = importlib.import_module(home)
+        value = module if name in _MODULES else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -279,8 +279,8 @@ def check(reg: StateRegistry, values: Mapping[str, Any], /, *, partial: bool = F
         values: arrays by key; aliases are understood.
         partial: do not ask for the entries that were not given.
 
-    Raises:
-        Nothing for wrong values: they are in the report.
+    Returns:
+        The report; wrong values raise nothing, they are in it.
     """
     arrays, problems = gather(values, reg._convert)  # noqa: SLF001  # the hook of the same package
     entries, aliases = dict(reg.items()), reg.aliases  # once: a live registry walks its model for each

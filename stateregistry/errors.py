@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from stateregistry.checking import Report
 
 
+#: What a terminal acts on, or shows in another order than it is: the names of a file are data, and are shown as such.
+_ACTED_ON = (
+    *range(10), *range(11, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A),
+)  # fmt: skip
+_SHOWN = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _ACTED_ON}
+
+
 class StateError(Exception):
     """The root of all errors of the project.
 
@@ -39,7 +46,8 @@ class StateError(Exception):
 
     def __str__(self) -> str:
         # KeyError would print the repr of the message, OSError its errno: one spelling for all.
-        return f"{self.message}\n  to do: {self.hint}" if self.hint else self.message
+        text = f"{self.message}\n  to do: {self.hint}" if self.hint else self.message
+        return text if text.isascii() and text.isprintable() else text.translate(_SHOWN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.__dict__))

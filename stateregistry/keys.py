@@ -8,7 +8,7 @@ Refuses empty segments and malformed escapes with `KeyPathError`. Imports nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ _DIGITS = re.compile(r"([0-9]{1,18})")
 
 
 def escape(segment: str, /) -> str:
-    """Spell one native path segment so that it can stand inside a key.
+    """One native path segment, spelled so that it can stand inside a key.
 
     Raises:
         KeyPathError: the segment is empty or not a `str`.
@@ -33,7 +33,7 @@ def escape(segment: str, /) -> str:
 
 
 def unescape(segment: str, /) -> str:
-    """Undo `escape` (RFC 6901: `~1` first, then `~0`).
+    """The native segment that `escape` was given (RFC 6901: `~1` first, then `~0`).
 
     Raises:
         KeyPathError: a `~` is not followed by `0` or `1`.
@@ -47,7 +47,7 @@ def unescape(segment: str, /) -> str:
 
 
 def join(*segments: str) -> str:
-    """The key of a native path. Law: `split(join(*s)) == s`.
+    """The key of a native path, of which the segments are given. Law: `split(join(*s)) == s`.
 
     Raises:
         KeyPathError: no segment, or an empty one.
@@ -132,3 +132,21 @@ def flatten(tree: Mapping[str, Any], /) -> dict[str, Any]:
         else:
             flat[path] = node
     return flat
+
+
+def shared_prefix(ours: Collection[str], theirs: Collection[str], /) -> tuple[str, int]:
+    """The path that all of `ours` lie under and without which they are in `theirs`, and how many then fit.
+
+    Empty where there is none, or where fewer than half of them would fit.
+    """
+    parts = [key.split("/") for key in ours]
+    best = ("", 0)
+    if not parts:
+        return best
+    for length in range(1, min(map(len, parts))):
+        if any(other[:length] != parts[0][:length] for other in parts):
+            break
+        fit = sum("/".join(other[length:]) in theirs for other in parts)
+        if fit > best[1]:
+            best = ("/".join(parts[0][:length]), fit)
+    return best if 2 * best[1] >= len(parts) else ("", 0)

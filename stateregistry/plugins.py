@@ -55,7 +55,10 @@ class SupportsTemplates(Protocol):
     """An adapter that can build models without allocating their arrays (`--like module:factory`)."""
 
     def abstractly(self, thunk: Callable[[], T], /) -> T:
-        """Call `thunk` so that arrays of this framework made in it take no memory; imports the framework only if loaded."""
+        """What `thunk` returns, called so that arrays of this framework made in it take no memory.
+
+        Imports the framework only if it is loaded.
+        """
 
     def template(self, product: object, /) -> StateRegistry | None:
         """The abstract registry of what a factory returned under `abstractly`, `None` where it is not this adapter's."""
@@ -70,11 +73,19 @@ class SupportsDerivation(Protocol):
 
 
 @runtime_checkable
+class SupportsOptions(Protocol):
+    """An adapter of whose objects some are known by the options that come with them alone."""
+
+    def fits(self, obj: object, options: Mapping[str, Any], /) -> bool:
+        """Whether an object that no adapter recognises is, with these options, one of this adapter's."""
+
+
+@runtime_checkable
 class SupportsObservation(Protocol):
     """An adapter that can watch the layers of a live model while its owner runs it (`sr.verify(forward=...)`)."""
 
     def observe(self, registry: StateRegistry, /, *, compiled: bool) -> AbstractContextManager[Observation]:
-        """Watch the layers of `registry` for the duration of the context, and leave nothing behind.
+        """A context in which the layers of `registry` are watched, and which leaves nothing behind.
 
         The calls that are made meanwhile of the very model (or, where a framework passes copies around, of one that holds
         the same parameters) are noted under the paths that `registry.layers` has. What the model computes stays the same.
@@ -101,7 +112,7 @@ class Store(Protocol):
         """A lazy, read-only registry over the file: header now, values when read."""
 
     def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Write every entry of `source` to `path`, one value at a time, with `extra` in our own metadata.
+        """Write every entry of `source` to `path`, one value at a time, with `extra` in our own metadata; tell `progress`.
 
         `path` is a temporary beside the target: committing it atomically is the caller's business
         (`stateregistry.stores.save`).
@@ -220,6 +231,8 @@ def of(obj: Any, /, *, adapter: str | None = None, **options: Any) -> StateRegis
         return obj
     known = adapters()
     fits = [plugin for plugin in known.values() if plugin.recognises(obj)]
+    if not fits and options:
+        fits = [one for one in known.values() if isinstance(one, SupportsOptions) and one.fits(obj, options)]
     if len(fits) == 1:
         return fits[0].wrap(obj, **options)
     if fits:

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from stateregistry import checking, errors
+from stateregistry.display import Displayed
 from stateregistry.entry import Entry, Kind, dtype_name
 
 if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Holder, Layer
 
 
-class StateRegistry(Mapping[str, Entry], ABC):
+class StateRegistry(Displayed, Mapping[str, Entry], ABC):
     """The state of one model or one checkpoint.
 
     Iteration, `len`, `in` and `[]` know canonical keys only; `read`, `view`, `replace`, `with_trainable` and
@@ -67,7 +68,11 @@ class StateRegistry(Mapping[str, Entry], ABC):
 
     @abstractmethod
     def _commit(self, staged: Mapping[str, Any], /) -> Self:
-        """Write staged values: in place, returning `self`, or as a new registry that leaves this one untouched."""
+        """Write staged values.
+
+        Returns:
+            `self` where it is in place, else a new registry that leaves this one untouched.
+        """
 
     def _aliases(self) -> Mapping[str, str]:
         """Every further key of a place, with its canonical key: the least of the group."""
@@ -102,7 +107,11 @@ class StateRegistry(Mapping[str, Entry], ABC):
         return self._stage(key, np.array(self._read(key), order="C", copy=True))
 
     def _commit_trainable(self, mask: Mapping[str, bool], /) -> Self:
-        """Set the flags of canonical keys. The default keeps them on the handle."""
+        """Set the flags of canonical keys, by a mask. The default keeps them on the handle.
+
+        Returns:
+            As `_commit`.
+        """
         flags = MappingProxyType({**self._flags, **mask})
         if self.in_place:
             self._flags = flags

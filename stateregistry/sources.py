@@ -20,12 +20,23 @@ if TYPE_CHECKING:
     from stateregistry.stores.base import Progress
     from stateregistry.streaming.engine import How
     from stateregistry.streaming.layout import Written
-    from stateregistry.streaming.task import Held, Recipe, Stored
+    from stateregistry.streaming.task import Held, Joined, Recipe, Stored
 
 
 def is_path(source: object) -> bool:
     """Whether a caller means a file."""
     return isinstance(source, (str, os.PathLike))
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """A path, or a URL as one that stores know.
+
+    Raises:
+        UnsupportedError: a URL that names no file.
+    """
+    from stateregistry.stores.url import path_of as as_path  # lazy: only for files
+
+    return as_path(path)
 
 
 @contextmanager
@@ -44,7 +55,7 @@ def resolved(source: Any) -> Iterator[StateRegistry]:
         yield plugins.of(source)
 
 
-def place(source: StateRegistry, key: str) -> Stored | None:
+def place(source: StateRegistry, key: str) -> Stored | Joined | None:
     """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
     from stateregistry.stores.api import place_of  # lazy: only for files
 
@@ -56,6 +67,17 @@ def value(source: StateRegistry, key: str) -> np.ndarray:
     from stateregistry.stores.api import value_of  # lazy: only for files
 
     return value_of(source, key)
+
+
+def refuse_damaged(source: StateRegistry) -> None:
+    """Refuse a file that carries digests and is not what was written.
+
+    Raises:
+        FileFormatError: it lists what is damaged.
+    """
+    from stateregistry.stores.api import refuse_damaged as refuse  # lazy: only for files
+
+    refuse(source)
 
 
 def held(array: np.ndarray) -> Held:
@@ -70,6 +92,13 @@ def files(source: StateRegistry) -> tuple[Path, ...]:
     from stateregistry.stores.api import files_of  # lazy: only for files
 
     return files_of(source)
+
+
+def made_at(path: Path) -> Mapping[str, Path]:
+    """The files of an output by their names: one, or all of a directory."""
+    from stateregistry.stores.api import made_at as made  # lazy: only for files
+
+    return made(path)
 
 
 def stream(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from stateregistry import checking, errors, plugins
+from stateregistry.keys import shared_prefix
 from stateregistry.registry import StateRegistry
 from stateregistry.sources import is_path, resolved
 from stateregistry.tools.select import Where, selector
@@ -163,7 +164,24 @@ def _refused(report: checking.Report) -> errors.LoadError:
     if classes <= ALLOWABLE:
         names = ", ".join(repr(name) for name in sorted(classes))
         hint = f"allow={{{names}}} loads the rest; sr.convert renames and rearranges"
+        hint = _prefixed(report) or hint
     return errors.LoadError(message, report=report, keys=keys, hint=hint)
+
+
+def _prefixed(report: checking.Report) -> str:
+    """What to do where all names of one side lie under a path that the other does not have; else empty."""
+    extra = [problem.key for problem in report if problem.problem == "unexpected"]
+    absent = [problem.key for problem in report if problem.problem == "missing"]
+    prefix, fit = shared_prefix(extra, set(absent))
+    if prefix:
+        return (
+            f"all {len(extra)} unexpected names lie under '{prefix}/', and without it {fit} of them fit, as a wrapper such as "
+            f"DataParallel leaves them: stateregistry rename FILE OUT --name {prefix.replace('/', '.')}="
+        )
+    prefix, fit = shared_prefix(absent, set(extra))
+    if prefix:
+        return f"all {len(absent)} missing names lie under '{prefix}/', and {fit} are given without it: load into that part"
+    return ""
 
 
 def snapshot(reg: StateRegistry | Any, where: Where = None) -> dict[str, np.ndarray]:

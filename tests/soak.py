@@ -24,11 +24,12 @@ PACKAGES = ("stateregistry", "numpy", "torch", "jax", "flax", "hypothesis")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The outcome of the tests of one module."""
+    """The outcome of the tests of one module, and what they have to tell (`record_property("told", ...)`)."""
 
     module: str
     outcomes: tuple[str, ...]
     seconds: float
+    told: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         bad = [outcome for outcome in self.outcomes if outcome != "passed"]
@@ -41,7 +42,8 @@ def main(arguments: list[str]) -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as room:
         xml = Path(room) / "soak.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "hypothesis or soak", f"--junitxml={xml}", *arguments]
+        command = [sys.executable, "-m", "pytest", "-m", "hypothesis or soak", f"--junitxml={xml}"]
+        command += ["-o", "junit_family=xunit1", *arguments]  # the later one has no room for what tests tell
         env = os.environ | {"HYPOTHESIS_PROFILE": "soak"}
         status = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
         rows = read(xml) if xml.exists() else []
@@ -56,11 +58,17 @@ def main(arguments: list[str]) -> int:
 def read(xml: Path) -> list[Row]:
     """The outcomes of a JUnit file by module, in its order."""
     cases: dict[str, list[tuple[str, float]]] = {}
+    told: dict[str, list[str]] = {}
     for case in ET.parse(xml).getroot().iter("testcase"):
         bad = [child.tag for child in case if child.tag in {"failure", "error", "skipped"}]
         module = case.attrib["classname"]
         cases.setdefault(module, []).append((bad[0] if bad else "passed", float(case.attrib["time"])))
-    return [Row(name, tuple(o for o, _ in them), sum(s for _, s in them)) for name, them in sorted(cases.items())]
+        said = (one.attrib["value"] for one in case.iter("property") if one.attrib["name"] == "told")
+        told.setdefault(module, []).extend(f"`{case.attrib['name']}`: {text}" for text in said)
+    return [
+        Row(name, tuple(o for o, _ in them), sum(s for _, s in them), tuple(told[name]))
+        for name, them in sorted(cases.items())
+    ]
 
 
 def page(rows: Iterable[Row], seconds: float) -> str:
@@ -81,6 +89,8 @@ def page(rows: Iterable[Row], seconds: float) -> str:
         "| --- | ---: | --- | ---: |",
         *map(str, rows),
     ]
+    said = [f"- {text}" for row in rows for text in row.told]
+    lines += ["", "What the tests tell:", "", *said] if said else []
     return "\n".join(lines) + "\n"
 
 

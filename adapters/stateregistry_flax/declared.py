@@ -177,8 +177,18 @@ def _method(cls: type, name: str) -> object:
     return inspect.getattr_static(cls, name, None)
 
 
-def holder(cls: type, path: str, table: Mapping[type, Row]) -> Holder:
-    """A module of a type, as what holds entries."""
+#: Said of what a wrapper holds where the layer inside of it is none as it stands.
+PART_OF_ANOTHER: Final = "what it holds is a part of the layer that it wraps, in a way that no other framework has"
+
+
+def holder(cls: type, path: str, table: Mapping[type, Row], no_layers: Mapping[type, str]) -> Holder:
+    """A module of a type, as what holds entries.
+
+    Args:
+        cls, path: the type, and where the module is. table: the rows of the framework.
+        no_layers: types that are never a layer, with the reason.
+    """
     row = row_of(cls, table)
     is_bare = row is not None and row.build is bare
-    return Holder(_name(cls), path, is_bare, declared=row is not None and not is_bare)
+    reason = no_layers.get(cls, "") if row is None else ""
+    return Holder(_name(cls), path, is_bare, (row is not None and not is_bare) or bool(reason), reason)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from stateregistry_flax import attention, contraction, recurrent, rows, standard
-from stateregistry_flax.declared import Row, holder
+from stateregistry_flax.declared import PART_OF_ANOTHER, Row, holder
 from stateregistry_flax.dialect import SPELLED_LINEN as SPELLED
 from stateregistry_flax.tracing import Invocation, Seen, abstract, watch
 
@@ -64,6 +64,13 @@ ROWS: Final[Mapping[type, Row]] = {
     nn.SimpleCell: Row(recurrent.simple(SPELLED.simple("i", "h"), ACTIVATIONS)),
 }
 
+#: Types of Linen that are never a layer, with the reason.
+NO_LAYERS: Final[Mapping[type, str]] = {
+    nn.ConvLocal: "it has a kernel for every place of its output, and no other framework has such a layer",
+    nn.WeightNorm: PART_OF_ANOTHER,
+    nn.SpectralNorm: PART_OF_ANOTHER,
+}
+
 
 @final
 class Trace:
@@ -108,7 +115,7 @@ class Trace:
             while path and path not in types:
                 path = path.rpartition("/")[0]
             if path in types:
-                found[key] = holder(types[path], path, ROWS)
+                found[key] = holder(types[path], path, ROWS, NO_LAYERS)
         return found
 
     def activations(self, registry: StateRegistry) -> Mapping[str, str]:

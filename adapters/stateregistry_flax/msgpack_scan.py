@@ -18,6 +18,7 @@ from typing import Any, final
 from stateregistry import errors
 from stateregistry.entry import DTYPES
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry_flax.variables_file import Leaf, Other
 
 #: Flax nests as deep as modules do. A file that nests deeper is no checkpoint.
 MAX_DEPTH = 128
@@ -39,26 +40,10 @@ CHUNKED = "__msgpack_chunked_array__"
 
 @final
 @dataclass(frozen=True, slots=True)
-class Array:
+class Array(Leaf):
     """An array in the file: where its bytes lie, as `(offset, size)` of one or more parts."""
 
-    shape: tuple[int, ...]
-    dtype: str
     parts: tuple[tuple[int, int], ...]
-
-    @property
-    def held(self) -> bool:
-        """Whether a registry holds the dtype."""
-        return self.dtype in DTYPES
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Other:
-    """A leaf that is no array, in words; `value` where it is a small number or truth value."""
-
-    what: str
-    value: Any = None
 
 
 class _CutOff(errors.FileFormatError):

@@ -9,14 +9,13 @@ msgpack.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, final
 
-from stateregistry import errors, keys
+from stateregistry import errors
 from stateregistry.entry import DTYPES
-from stateregistry.stores.memory import PersistentPart
 from stateregistry.streaming.layout import Layout, OutFile, Slot
-from stateregistry_flax.dialect import LINEN, PARAMS, collection_of
-from stateregistry_flax.msgpack_scan import CHUNKED, MAX_DEPTH, NDARRAY
+from stateregistry_flax.msgpack_scan import CHUNKED, NDARRAY
+from stateregistry_flax.variables_tree import nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,15 +34,6 @@ except ModuleNotFoundError as error:
 MAX_CHUNK_BYTES = 2**30
 
 
-@runtime_checkable
-class Prefixed(Protocol):
-    """A registry that knows whether its keys begin with their collections."""
-
-    @property
-    def collections_prefixed(self) -> bool:
-        """Whether they do."""
-
-
 def layout(path: Path, source: StateRegistry) -> Layout:
     """Where every entry of a registry will lie in `{"params": {...}, "batch_stats": {...}, ...}`, again for every alias.
 
@@ -53,44 +43,9 @@ def layout(path: Path, source: StateRegistry) -> Layout:
     """
     aliases = source.aliases
     writer = _Writer(source, aliases)
-    writer.tree(_nested(source, aliases))
+    writer.tree(nested(source))
     slots = {key: Slot(0, tuple(places)) for key, places in writer.places.items()}
     return Layout((OutFile(path.name, writer.position, tuple(writer.frames())),), slots)
-
-
-def _nested(source: StateRegistry, aliases: Mapping[str, str]) -> dict[str, Any]:
-    """The tree of collections with keys for leaves. `params` is always there: without it, a tree is bare parameters."""
-    flat: dict[str, str] = {}
-    collections = {key: collection_of(entry.kind, entry.tag, source.dialect) for key, entry in source.items()}
-    prefixed = _prefixed(source, collections)
-    # Canonical keys first, so that their order is that of the file for readers that know no document of ours.
-    for key in (*source.native_order, *aliases):
-        segments = keys.split(key)
-        if CHUNKED in segments or len(segments) >= MAX_DEPTH:
-            why = f"Flax reserves the name {CHUNKED!r}, and {MAX_DEPTH} levels are the limit"
-            hint = "rename the member, or save as .safetensors"
-            raise errors.UnsupportedError(f"{key!r} cannot be stored as msgpack: {why}", keys=(key,), hint=hint)
-        canonical = aliases.get(key, key)
-        flat[key if prefixed else f"{keys.escape(collections[canonical])}/{key}"] = key
-    return {PARAMS: {}, **keys.nest(flat)}
-
-
-def _prefixed(source: StateRegistry, collections: Mapping[str, str]) -> bool:
-    """Whether the keys begin with their collections already (`sr.of(variables, prefix_collections=True)`).
-
-    A module may be called `params` too, so that names alone do not decide: the registry says it.
-    """
-    whole = source.whole if isinstance(source, PersistentPart) else source
-    if isinstance(whole, Prefixed):
-        return whole.collections_prefixed
-    if source.dialect != LINEN.name or not collections:
-        return False
-    if any(keys.split(key)[0] != collection for key, collection in collections.items()):
-        return False
-    key, collection = next(iter(collections.items()))
-    message = f"the {collection!r} that {key!r} begins with can be its collection or a module of that name"
-    hint = "save the variables themselves, sr.of(variables, prefix_collections=True), or as .safetensors"
-    raise errors.UnsupportedError(message, keys=tuple(collections), hint=hint)
 
 
 @final

@@ -1,8 +1,9 @@
 """Layers of an NNX model: which module at which path has which type. Modules are there, so nothing is run or traced.
 
-A layer type is a row of `ROWS` or registered by the user. A module with several paths is one layer, at the least of them.
-Where the arrays of a module have one axis more than its config says (`nnx.vmap`, `nnx.scan`), and only one place can be
-that of the axis that counts, it is a layer for each index; where several can, it is none. Imports JAX and Flax.
+A layer type is a row of `ROWS` or registered by the user. A module with several paths is a layer at each, as in torch: the
+other side may hold two of them. Where the arrays of a module have one axis more than its config says (`nnx.vmap`, `nnx.scan`),
+and only one place can be that of the axis that counts, it is a layer for each index; where several can, it is none. Imports
+JAX and Flax.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from stateregistry import keys
 from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AxesError
 from stateregistry.layers import axes
+from stateregistry.layers.config import function_of
 from stateregistry_flax import attention, contraction, recurrent, standard
-from stateregistry_flax.declared import Row, holder, row_of
+from stateregistry_flax.declared import PART_OF_ANOTHER, Row, holder, row_of
 from stateregistry_flax.dialect import NOT_TRAINED
 from stateregistry_flax.dialect import SPELLED_NNX as SPELLED
 from stateregistry_flax.functions import functions_of
@@ -94,6 +96,9 @@ ROWS: Final[Mapping[type, Row]] = {
     nnx.SimpleCell: _cell(recurrent.simple(_SIMPLE, ACTIVATIONS), _SIMPLE),
 }
 
+#: Types of NNX that are never a layer, with the reason.
+NO_LAYERS: Final[Mapping[type, str]] = {nnx.WeightNorm: PART_OF_ANOTHER, nnx.SpectralNorm: PART_OF_ANOTHER}
+
 
 def layers_of(walk: Walk, entries: Mapping[str, Entry]) -> tuple[Layer, ...]:
     """The layers of a module in order of declaration. `entries` has the keys of aliases too.
@@ -102,7 +107,7 @@ def layers_of(walk: Walk, entries: Mapping[str, Entry]) -> tuple[Layer, ...]:
         AdapterError: a registered declaration fails, or returns what is no layer. AxesError: an array has other axes than
             a registered declaration says.
     """
-    modules = [(module, min(paths)) for module, paths in walk.modules.values()]
+    modules = [(module, path) for module, paths in walk.modules.values() for path in sorted(paths)]
     backwards = _directions(module for module, _ in modules)
     wrappers = [_wrapper(module, path, entries) for module, path in modules if isinstance(module, _WRAPPERS)]
     sights = []
@@ -148,16 +153,21 @@ def holders_of(walk: Walk) -> dict[str, Holder]:
             while path and path not in types:  # it may be in a list or dict of the module
                 path = path.rpartition("/")[0]
             if path in types:
-                found[key] = holder(types[path], path, ROWS)
+                found[key] = holder(types[path], path, ROWS, NO_LAYERS)
     return found
 
 
 def functions_at(walk: Walk) -> dict[str, str]:
-    """The functions among the attributes of modules that are no layers, by path."""
+    """The functions among the attributes of modules that are no layers, and the norms that hold nothing, by path."""
     found: dict[str, str] = {}
+    holding = {key.rpartition("/")[0] for place in walk.places for key in place.sites}
     for module, paths in walk.modules.values():
+        path = min(paths)
         if row_of(type(module), ROWS) is None:  # what a layer has is its config
-            found |= dict(functions_of(min(paths), vars(module).items(), "/"))
+            found |= dict(functions_of(path, vars(module).items(), "/"))
+        elif path not in holding and (seen := sight(module, ROWS, path)) is not None and len(seen[1].layers) == 1:
+            word = function_of(seen[1].layers[0])
+            found |= {path: word} if word else {}
     return found
 
 

@@ -19,6 +19,7 @@ from flax import nnx
 
 from stateregistry import errors, keys
 from stateregistry.entry import Entry, Kind
+from stateregistry.layers.infer import infer_layers
 from stateregistry.registry import StateRegistry
 from stateregistry_flax import arrays, graph
 
@@ -100,7 +101,8 @@ class NnxRegistry(StateRegistry):
     """The state of an NNX module. `Param` and its subclasses are parameters; everything else it registers is a buffer.
 
     Args:
-        module: the live module; abstract ones (`nnx.eval_shape`) are listed, and get values by `replace`.
+        module: the live module; abstract ones (`nnx.eval_shape`) are listed, and get values by `replace`. Or an `nnx.State`:
+            it has no types of modules, so that its layers are inferred from names and shapes.
 
     Raises:
         KeyPathError, DuplicateKeyError: names that make no keys. UnsupportedError: too many paths to list.
@@ -196,6 +198,8 @@ class NnxRegistry(StateRegistry):
         from stateregistry_flax.nnx_layers import layers_of  # lazy: only a conversion asks
 
         listing = self._walked()
+        if isinstance(self._module, nnx.State):
+            return infer_layers({key: listing.entries[key] for key in listing.places}, self.adapter)
         named = {alias: listing.entries[key] for alias, key in listing.aliases.items()}
         return layers_of(listing.walk, {**listing.entries, **named})
 

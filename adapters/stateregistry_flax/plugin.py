@@ -67,6 +67,10 @@ class LinenAdapter:
         """A mapping of collections with `params` among them."""
         return recognise.is_variables(obj)
 
+    def fits(self, obj: object, options: Mapping[str, Any], /) -> bool:
+        """Whether `module=` says that a mapping is its variables, none of them parameters."""
+        return recognise.is_linen_module(options.get("module")) and recognise.are_collections(obj)
+
     def explain(self, obj: object, /) -> str:
         """What to pass instead: of bare parameters, a module, a `TrainState`, a state dict."""
         return recognise.explain_linen(obj)
@@ -75,7 +79,7 @@ class LinenAdapter:
         """The registry over variables.
 
         Args:
-            obj: dict or `FrozenDict` of collections, `params` among them (it may be empty).
+            obj: dict or `FrozenDict` of collections, `params` among them unless `module` is given (a module may have none).
             options: `module`, `args`, `kwargs`, `rngs`, `method`: to run the module abstractly for its layers.
                 `transient`: collections that are not meant to be saved (`intermediates`, `perturbations`).
                 `prefix_collections`: begin every key with its collection.
@@ -84,7 +88,7 @@ class LinenAdapter:
             AdapterError: no variables, or options that do not fit.
         """
         _check_options(self.name, options, self._options)
-        if not recognise.is_variables(obj):
+        if not recognise.is_variables(obj) and not self.fits(obj, options):
             found = f"{type(obj).__module__}.{type(obj).__qualname__}"
             message = f"the adapter {self.name!r} takes the variables of a Linen module, not a {found}"
             hint = self.explain(obj) or 'Linen variables are a dict of collections: {"params": {...}, ...}'
@@ -161,21 +165,21 @@ class NnxAdapter:
     dialect = dialect.NNX
 
     def recognises(self, obj: object, /) -> bool:
-        """An `nnx.Module`."""
-        return recognise.is_nnx_module(obj)
+        """An `nnx.Module`, or the `nnx.State` of one."""
+        return recognise.is_nnx_module(obj) or recognise.is_nnx_state(obj)
 
     def explain(self, obj: object, /) -> str:
-        """What to pass instead: of a `State`, a `GraphDef`, an optimizer."""
+        """What to pass instead: of a `GraphDef`, an optimizer."""
         return recognise.explain_nnx(obj)
 
     def wrap(self, obj: Any, /, **options: Any) -> StateRegistry:
-        """The registry over a live module; there are no options.
+        """The registry over a live module, or over an `nnx.State`, which does not know its types; there are no options.
 
         Raises:
             AdapterError: no module, or an option.
         """
         _check_options(self.name, options, ())
-        if not recognise.is_nnx_node(obj):
+        if not recognise.is_nnx_node(obj) and not recognise.is_nnx_state(obj):
             found = f"{type(obj).__module__}.{type(obj).__qualname__}"
             message = f"the adapter {self.name!r} takes an nnx.Module, not a {found}"
             raise errors.AdapterError(message, hint=self.explain(obj) or None)

@@ -33,6 +33,11 @@ def is_nnx_module(obj: object) -> bool:
     return isinstance(obj, _type("flax.nnx", "Module"))
 
 
+def is_nnx_state(obj: object) -> bool:
+    """An `nnx.State`: the variables of a module without the module, as `nnx.split` gives them."""
+    return isinstance(obj, _type("flax.nnx", "State"))
+
+
 def is_nnx_node(obj: object) -> bool:
     """Anything that NNX can walk by attributes: modules, and on request `Rngs`, metrics and optimizers."""
     return isinstance(obj, _type("flax.nnx", "Pytree"))
@@ -55,10 +60,15 @@ def is_metadata(obj: object) -> bool:
 
 def is_variables(obj: object) -> bool:
     """Linen variables: a mapping of collections, `params` among them, that holds no tensors of another framework."""
+    return isinstance(obj, Mapping) and PARAMS in obj and are_collections(obj)
+
+
+def are_collections(obj: object) -> bool:
+    """A mapping of mappings that hold no tensors of another framework: variables, if a module says that they are its."""
     if not is_mapping(obj) or not isinstance(obj, Mapping):
         return False
     collections = obj.values()
-    return PARAMS in obj and all(map(is_mapping, collections)) and not any(map(_has_tensor, collections))
+    return all(map(is_mapping, collections)) and not any(map(_has_tensor, collections))
 
 
 def _has_tensor(tree: object) -> bool:
@@ -105,8 +115,8 @@ def explain_linen(obj: Any) -> str:
 
 def explain_nnx(obj: object) -> str:
     """What to pass instead of an object that is nearly an NNX module; empty where it is not near."""
-    if isinstance(obj, (_type("flax.nnx", "State"), _type("flax.nnx", "GraphDef"))):
-        return "an nnx.State or GraphDef is half of a model: pass the module, nnx.merge(graphdef, state)"
+    if isinstance(obj, _type("flax.nnx", "GraphDef")):
+        return "an nnx.GraphDef is half of a model: pass the module, nnx.merge(graphdef, state)"
     if isinstance(obj, tuple) and any(isinstance(part, _type("flax.nnx", "GraphDef")) for part in obj):
         return "what nnx.split returns is a model in parts: pass the module, nnx.merge(*parts)"
     if is_nnx_node(obj) and not is_nnx_module(obj):

@@ -18,7 +18,7 @@ from stateregistry.entry import Entry
 from stateregistry.errors import AdapterError, AxesError
 from stateregistry.layers import axes
 from stateregistry.layers.config import contradiction
-from stateregistry.layers.vocabulary import OWN_AXES, ROLES, WRAPPERS, Config, Lack, Layer, Piece
+from stateregistry.layers.vocabulary import OWN_AXES, ROLES, WRAPPERS, Config, Lack, Layer, Piece, a_kind
 from stateregistry_flax.declared import Row, row_of
 from stateregistry_flax.dialect import lacks_of
 from stateregistry_flax.patterns import stacked
@@ -128,11 +128,10 @@ def _wrong(kind: str, pieces: tuple[Piece, ...]) -> str:
             if role.endswith(_ENDINGS) and role not in roles:
                 continue  # which axes a wrapper keeps is its own business
             if role not in roles:
-                return f"{piece.name}: a {kind} has no role {role!r}; it has {', '.join(roles)}"
+                return f"{piece.name}: {a_kind(kind)} has no role {role!r}; it has {', '.join(roles)}"
             if mine != _atoms(roles[role]):
-                return (
-                    f"{piece.name}: the role {role!r} of a {kind} has the axes {roles[role]!r}, declared {piece.axes!r}"
-                )
+                of = f"of {a_kind(kind)} has the axes {roles[role]!r}"
+                return f"{piece.name}: the role {role!r} {of}, declared {piece.axes!r}"
     return ""
 
 

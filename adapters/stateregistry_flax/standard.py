@@ -161,11 +161,13 @@ def instance_norm(spelling: Spelling) -> Callable[[Any], Layer]:
     return build
 
 
-def group_norm(spelling: Spelling, groups: Callable[[Any], int]) -> Callable[[Any], Layer]:
+def group_norm(spelling: Spelling, groups: Callable[[Any], int], along: int) -> Callable[[Any], Layer]:
     """`GroupNorm`.
 
     Args:
         spelling: the labels. groups: how many groups a module has.
+        along: the axis along which statistics of other than all spatial axes are repeated for the members of a group:
+            flax/linen/normalization.py has -1, flax/nnx/nn/normalization.py has 1, which is another function.
     """
     pieces = spelling.affine("features")
 
@@ -173,6 +175,7 @@ def group_norm(spelling: Spelling, groups: Callable[[Any], int]) -> Callable[[An
         config: dict[str, Any] = {"eps": float(module.epsilon), "groups": groups(module)}
         if module.reduction_axes is not None:
             config["reduction_axes"] = _whole(module.reduction_axes)
+            config["repeated_along"] = along
         return Layer("group_norm", "", pieces, config=config)
 
     return build
@@ -223,7 +226,7 @@ def table(
         home.BatchNorm: batch_norm(spelling),
         home.LayerNorm: over_features(spelling, "layer_norm", features),
         home.RMSNorm: over_features(spelling, "rms_norm", features),
-        home.GroupNorm: group_norm(spelling, groups),
+        home.GroupNorm: group_norm(spelling, groups, -1 if home.__name__ == "flax.linen" else 1),
         home.InstanceNorm: instance_norm(spelling),
         home.Embed: constant(embedding),
         home.PReLU: constant(slope),

@@ -22,6 +22,7 @@ from flax.core.meta import AxisMetadata
 
 from stateregistry import errors, keys
 from stateregistry.entry import Kind
+from stateregistry.layers.config import function_of
 from stateregistry_flax import recurrent
 from stateregistry_flax.arrays import is_array
 from stateregistry_flax.declared import Row, row_of
@@ -284,6 +285,8 @@ class _Watch:
             seen = replace(seen, layers=tuple(directed))
         if any(piece.name in arrays for made in seen.layers for piece in made.pieces):
             self._found[module.path] = _Call(seen, arrays, around)
+        elif not arrays and len(seen.layers) == 1 and (word := function_of(seen.layers[0])):
+            self._activations[seen.path] = word
 
 
 def _is_at(path: str, place: str) -> bool:

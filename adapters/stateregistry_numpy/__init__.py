@@ -43,16 +43,18 @@ __all__ = [  # noqa: PLE0604  # the rest of the names is the table
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module 'stateregistry_numpy' has no attribute {name!r}"
-        raise AttributeError(message)
-    import importlib
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
-    value = getattr(importlib.import_module(f"stateregistry_numpy.{home}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            message = f"module 'stateregistry_numpy' has no attribute {name!r}"
+            raise AttributeError(message)
+        import importlib
+
+        value = getattr(importlib.import_module(f"stateregistry_numpy.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

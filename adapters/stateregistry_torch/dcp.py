@@ -7,8 +7,6 @@ all files. An array of several names is stored under each, as torch would miss t
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,8 @@ class DcpStore:
     suffixes: tuple[str, ...] = (".dcp",)
     install: str = INSTALL
     dialect: str = "torch"
+    #: What it writes is a directory.
+    folder: bool = True
 
     def sniff(self, path: Path, head: bytes, /) -> bool:
         """Whether a directory has the metadata of such a checkpoint."""
@@ -63,48 +63,18 @@ class DcpStore:
             MissingDependencyError: torch is not installed. All before anything is written.
         """
         require_torch("writing a distributed checkpoint")
+        from stateregistry.stores.folder import FolderDocument, make_durable
+        from stateregistry.stores.torch_dcp import METADATA, frame_order
         from stateregistry_torch.assembly import refuse_unfit
 
         refuse_unfit(source, "a distributed checkpoint")
-        document = _Document(source, extra)
-        # What is at the path is the file that will be renamed; a directory is renamed as well as a file.
-        path.unlink(missing_ok=True)
+        document = FolderDocument(source, extra)
         path.mkdir()
-        try:
-            _save(path, source)
-            document.write(path)
-        except BaseException:
-            shutil.rmtree(path)
-            raise
+        _save(path, source)
+        document.write(path, frame_order(file.name for file in path.iterdir() if file.name != METADATA))
+        make_durable(path)
         for key, entry in source.items():
             progress(key, entry.nbytes)
-
-
-@final
-class _Document:
-    """Our document of a checkpoint that is about to be written."""
-
-    def __init__(self, source: StateRegistry, extra: Mapping[str, Any]) -> None:
-        from stateregistry.stores.document import Document
-
-        self._source = source
-        self._document = Document.describe(source, extra=extra, ordered=False)
-        self._document.to_json()  # what is not JSON is refused before the work starts
-
-    def write(self, folder: Path) -> None:
-        """Add it to the directory, with the digests of what is there."""
-        from stateregistry.stores.torch_dcp import DOCUMENT, METADATA, frame_of
-        from stateregistry.streaming.digests import NONE_YET, of_array
-
-        digests = {key: of_array(self._source.view(key)) for key in self._source}
-        blank = self._document.with_digests(digests, NONE_YET).to_json().encode("ascii")
-        files = tuple(path.name for path in folder.iterdir() if path.name != METADATA)
-        frame = frame_of(folder, files, blank)
-        text = self._document.with_digests(digests, frame).to_json().encode("ascii")
-        with (folder / DOCUMENT).open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _save(folder: Path, source: StateRegistry) -> None:

@@ -1,8 +1,8 @@
 """Declared layer types: which modules are layers, beside those of `torch.nn`: by type, or by name without importing it.
 
-`register_layer` is the public door; the types of well-known packages that stand in the table below came through it too.
-A subclass counts as its base as long as it leaves the methods alone that compute. Looks types up, builds nothing. Imports
-no torch, so a name can be registered before anything is loaded.
+`register_layer` is the public door; the types of well-known packages (`packages`) stand as if they had come through it. A
+subclass counts as its base as long as it leaves the methods alone that compute. Looks types up, builds nothing. Imports no
+torch, so a name can be registered before anything is loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from stateregistry.errors import AdapterError
-from stateregistry.layers.vocabulary import Layer, Piece
+from stateregistry.layers.vocabulary import Layer
+from stateregistry_torch.packages import BARE, LAYERS
 
 #: What a module is: a layer, several, or `None` for none. See `register_layer`.
 Builder = Callable[[Any], Layer | Iterable[Layer] | None]
@@ -39,16 +40,9 @@ def bare(_: Any) -> None:
     """A declaration: its parameters are parameters of their own, as a class token or a layer scale is."""
 
 
-def _conv1d(_: Any) -> Layer:
-    """A linear layer that stores its kernel the other way round; GPT-2 is made of it."""
-    return Layer("linear", "", (Piece("kernel", "weight", "in out"), Piece("bias", "bias", "out")))
-
-
 _ROWS: Final[dict[type | str, Row]] = {
-    "transformers.pytorch_utils.Conv1D": Row(_conv1d),
-    "timm.layers.layer_scale.LayerScale": Row(bare),
-    "timm.layers.layer_scale.LayerScale2d": Row(bare),
-    "transformers.models.dinov2.modeling_dinov2.Dinov2LayerScale": Row(bare),
+    **{name: Row(build) for name, build in LAYERS.items()},
+    **dict.fromkeys(BARE, Row(bare)),
 }
 
 

@@ -1,6 +1,7 @@
 """Functions: activations without state that hang at torch modules, in neutral words.
 
-Seen are modules that are nothing but a function (`nn.GELU`), and functions that are attributes of a module. What a
+Seen are modules that are nothing but a function (`nn.GELU`, a norm without scale and bias), and functions that are attributes
+of a module. What a
 `forward` calls by itself is not seen. A subclass is not its base: it may compute anything. Imports torch.
 """
 
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from stateregistry.keys import escape
-from stateregistry_torch.layers import row_of
+from stateregistry_torch.layers import function_at, row_of
 from stateregistry_torch.walk import Walk
 
 
@@ -78,6 +79,8 @@ def functions_of(found: Walk) -> dict[str, str]:
             for name, value in vars(module).items():
                 if word := _word(value):
                     seen[f"{prefix}{escape(name)}"] = word
+        elif word := function_at(module, prefix[:-1]):
+            seen[prefix[:-1]] = word
     return seen
 
 

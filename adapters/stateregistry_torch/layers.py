@@ -21,8 +21,8 @@ from stateregistry.entry import Kind
 from stateregistry.errors import AdapterError, AxesError
 from stateregistry.keys import join, split
 from stateregistry.layers import axes
-from stateregistry.layers.config import contradiction
-from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Holder, Lack, Layer, Piece
+from stateregistry.layers.config import contradiction, function_of
+from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Holder, Lack, Layer, Piece, a_kind
 from stateregistry_torch.declared import Row, bare, registered
 from stateregistry_torch.standard import TYPES
 from stateregistry_torch.walk import Walk
@@ -119,6 +119,20 @@ def layers_at(module: nn.Module, prefix: str, opaque: Container[str] = ()) -> It
             yield layer
 
 
+def function_at(module: nn.Module, path: str) -> str:
+    """What a module of a declared type computes without holding anything, in one word; empty for nothing to tell.
+
+    Raises:
+        AdapterError: as `layers_of`.
+    """
+    cls = type_of(module)
+    row = row_of(cls)
+    if row is None or next(module.parameters(), None) is not None or next(module.buffers(), None) is not None:
+        return ""
+    made = _built(module, path, cls, row)
+    return function_of(made[0]) if len(made) == 1 else ""
+
+
 def _complete(kind: str, pieces: list[Piece]) -> bool:
     """Whether a layer has what it cannot do without."""
     if kind in _BY_PARTS:
@@ -188,11 +202,10 @@ def _wrong(kind: str, pieces: tuple[Piece, ...]) -> str:
         for role in (one for name in held for one in name.split("+")):
             wrapped_role = next((role.removesuffix(end) for end in _ENDINGS if role.endswith(end)), role)
             if role not in roles and wrapped_role not in roles:
-                return f"{piece.name}: a {kind} has no role {role!r}; it has {', '.join(roles)}"
+                return f"{piece.name}: {a_kind(kind)} has no role {role!r}; it has {', '.join(roles)}"
             if role in roles and mine != _axes(roles[role]):  # which axes a wrapper keeps is its own business
-                return (
-                    f"{piece.name}: the role {role!r} of a {kind} has the axes {roles[role]!r}, declared {piece.axes!r}"
-                )
+                of = f"of {a_kind(kind)} has the axes {roles[role]!r}"
+                return f"{piece.name}: the role {role!r} {of}, declared {piece.axes!r}"
     return ""
 
 

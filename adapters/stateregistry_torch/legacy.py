@@ -12,18 +12,16 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Final, final
 
 import numpy as np
 import torch
 
 from stateregistry import errors
-from stateregistry.entry import Entry
-from stateregistry.stores.base import FileRegistry
 from stateregistry.stores.bits import check_bools
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry.stores.listed import ListedFile
 from stateregistry.stores.listing import list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.pickle_machine import Other, Table
@@ -31,6 +29,7 @@ from stateregistry.stores.torch_legacy import screen_legacy
 from stateregistry.stores.torch_listing import stored_of
 from stateregistry.stores.torch_objects import Absent, Opaque, Storage, Tensor, TorchDtype
 from stateregistry.stores.torch_tree import select_state
+from stateregistry.stores.url import refuse_url
 from stateregistry_torch.bits import NAMES, lend, obstacle
 
 #: Before it, `weights_only=True` could be made to run code (CVE-2025-32434) or to write over memory (CVE-2026-24747).
@@ -49,6 +48,7 @@ def open_legacy(path: Path, /, *, part: str = "", limits: Limits = DEFAULT) -> L
         As `open_torch`. MissingDependencyError: this torch is too old to read a stranger's file.
     """
     _require_safe(path)
+    refuse_url(path, "the torch format from before 1.6")
     with collector_paused():
         with MappedFile(path) as file:
             screen_legacy(file, limits)
@@ -153,44 +153,26 @@ class _Tree:
 
 
 @final
-class LegacyTorchRegistry(FileRegistry):
+class LegacyTorchRegistry(ListedFile):
     """A registry over the state in one torch file of the legacy format, all of it in memory."""
 
     adapter: ClassVar[str] = "torch"
 
     def __init__(self, path: Path, state: Table, tensors: Mapping[Tensor, torch.Tensor]) -> None:
-        super().__init__(path, dialect="torch")
         # None is absence, as in a module: `register_buffer(name, None)` has no value to save.
         values = {name: value for name, value in state.items() if value is not None}
         listing = list_stored(stored_of(values, None), str(path))
         told = dict(zip(listing.keys, values.values(), strict=True))
-        self._listed_entries = listing.entries
-        self._tied = listing.aliases
-        self._not_arrays = listing.opaque
-        self._names = listing.stored
+        super().__init__(path, listing, dialect="torch")
         self._tensors = {key: tensors[told[key]] for key, entry in listing.entries.items() if entry.concrete}
         self._closed = False
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside the file, by key."""
-        return MappingProxyType(dict(self._names))
 
     def _read(self, key: str, /) -> np.ndarray:
         if self._closed:
             message = f"{self.path}: the registry over this file is closed"
             raise errors.UnsupportedError(message, hint="read the values inside the with block")
         array = lend(self._tensors[key])
-        check_bools(array, self._listed_entries[key].dtype, f"{self.path}: {key!r}")
+        check_bools(array, self._list.entries[key].dtype, f"{self.path}: {key!r}")
         return array
 
     def close(self) -> None:

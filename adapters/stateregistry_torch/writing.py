@@ -3,7 +3,8 @@
 `torch.save` wants every tensor at once. Here the pickle, which holds no values, is made first with stand-ins for the
 tensors: it is byte for byte the one that `torch.save` makes of the same tensors. Then each value goes straight from its
 source into its record, so the peak of memory is the largest value (nothing is copied of a live model on the CPU).
-Our own metadata is one more record, `stateregistry.json` beside `data.pkl`, which `torch.load` does not look at.
+Our own metadata is one more record, `stateregistry.json`, which `torch.load` does not look at; it has a digest of every value,
+and the comment of the archive is the digest of all else.
 The bytes depend on names, values and `extra` alone. Imports torch.
 """
 
@@ -22,8 +23,10 @@ import torch
 
 from stateregistry.entry import Entry
 from stateregistry.registry import StateRegistry
+from stateregistry.stores import zip_frame
 from stateregistry.stores.base import Document, Progress
 from stateregistry.stores.bits import encode
+from stateregistry.streaming.digests import of_array
 from stateregistry_torch.assembly import further_names, refuse_unfit
 from stateregistry_torch.bits import DTYPES
 from stateregistry_torch.spelling import dotted
@@ -64,18 +67,26 @@ def write_torch(path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any
     refuse_unfit(source, "a .pt file")
     order = source.native_order
     entries = dict(source.items())
+    document = Document.describe(source, extra=extra)
+    document.to_json()  # what is not JSON is refused before the work starts
+    digests: dict[str, str] = {}
+    values: list[tuple[int, int]] = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         _record(archive, "data.pkl", _pickle(order, entries, further_names(source)))
-        _record(archive, DOCUMENT, Document.describe(source, extra=extra).to_json().encode("ascii"))
         _record(archive, "byteorder", b"little")
         for number, key in enumerate(order):
-            _record(archive, f"data/{number}", encode(source.view(key)))
+            value = source.view(key)
+            digests[key] = of_array(value)
+            values.append(_record(archive, f"data/{number}", encode(value)))
             progress(key, entries[key].nbytes)
+        _record(archive, DOCUMENT, document.with_digests(digests, "").to_json().encode("ascii"))
         _record(archive, "version", b"3\n")
+        zip_frame.leave_room(archive)
+    zip_frame.seal(path, values)
 
 
-def _record(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
-    """Add a record, uncompressed and aligned, with the date of every file that torch writes."""
+def _record(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> tuple[int, int]:
+    """Add a record, uncompressed and aligned, with the date of every file that torch writes; where its bytes lie."""
     info = zipfile.ZipInfo(f"{PREFIX}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 0  # the default differs between systems
     info.file_size = len(data)
@@ -88,6 +99,8 @@ def _record(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> No
     info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
     with archive.open(info, "w", force_zip64=big) as record:
         record.write(data)
+    end = stream.tell()
+    return end - len(data), end
 
 
 @final

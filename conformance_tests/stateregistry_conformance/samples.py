@@ -128,9 +128,31 @@ def nearly(array: np.ndarray) -> np.ndarray:
     return changed.view(array.dtype)
 
 
+def signs_turned(array: np.ndarray) -> np.ndarray:
+    """The same array with the first bit of every element changed: of a floating number its sign, so that 0.0 becomes -0.0."""
+    if array.dtype == bool:
+        return ~array
+    size = array.dtype.itemsize // (2 if array.dtype.kind == "c" else 1)
+    words = np.frombuffer(array.tobytes(), f"u{size}") ^ np.array(1 << (8 * size - 1), f"u{size}")
+    return np.frombuffer(words.tobytes(), array.dtype).reshape(array.shape).copy()
+
+
+def all_bits_set(array: np.ndarray) -> np.ndarray:
+    """An array of the same shape and dtype whose floating numbers are NaN, and whose integers are the last there are."""
+    if array.dtype == bool:
+        return np.ones_like(array)
+    return np.frombuffer(b"\xff" * array.nbytes, array.dtype).reshape(array.shape).copy()
+
+
 def square() -> Declaration:
     """Four places of one shape and dtype, two of each kind: only names tell them apart."""
     return Declaration((parameter("p"), buffer("b"), parameter("q"), buffer("c")))
+
+
+def neighbours() -> Declaration:
+    """Parameters whose keys begin, end or contain one another: what goes by a part of a key reaches more than one."""
+    keys = ("w", "w2", "w_", "a/w", "a/w2", "a2/w", "aa/w", "a/b/w", "b/w")
+    return Declaration(tuple(parameter(key) for key in keys))
 
 
 def tied() -> Declaration:

@@ -50,6 +50,7 @@ def read(entries: Mapping[str, Entry], layers: Sequence[Layer], dialect: Dialect
     _replace(made, _recurrent(loose, dialect))
     _replace(made, _thirds(loose, dialect))
     _replace(made, _weight_normed(loose))
+    _turn_transposed(loose, dialect, made)
     return made
 
 
@@ -70,7 +71,10 @@ def _replace(made: Read, new: Iterable[Layer]) -> None:
 
 
 def _stacks(entries: Mapping[str, Entry]) -> dict[str, int]:
-    """The outermost containers in which every array has one more axis than it should, all of one length in front."""
+    """The outermost containers in which every array has one more axis than it should, all of one length in front.
+
+    Vectors tell that, and linears whose bias has an axis that is not that of heads.
+    """
     lengths: dict[str, set[int]] = {}
     ranks: dict[str, set[int]] = {}
     leaves: dict[str, set[str]] = {}
@@ -80,8 +84,10 @@ def _stacks(entries: Mapping[str, Entry]) -> dict[str, int]:
             prefix = "/".join(steps[:depth])
             lengths.setdefault(prefix, set()).add(entry.shape[0] if entry.shape else 0)
             leaves.setdefault(prefix, set()).add(key)
-            if leaf in _VECTORS:
+            if leaf in _VECTORS or (leaf == "bias" and _stacked_linear(key, entry, entries)):
                 ranks.setdefault(prefix, set()).add(len(entry.shape))
+            elif leaf == "bias" and len(entry.shape) == 1:
+                ranks.setdefault(prefix, set()).add(1)
     found: dict[str, int] = {}
     for prefix, sizes in lengths.items():
         if len(sizes) == 1 and ranks.get(prefix) == {2} and not any(_below(prefix, outer) for outer in found):
@@ -89,6 +95,14 @@ def _stacks(entries: Mapping[str, Entry]) -> dict[str, int]:
             if length > 1 and len(leaves[prefix]) > 1:
                 found[prefix] = length
     return {prefix: size for prefix, size in found.items() if not any(_below(prefix, outer) for outer in found)}
+
+
+def _stacked_linear(key: str, bias: Entry, entries: Mapping[str, Entry]) -> bool:
+    """Whether a kernel and its bias have one more axis each, in front: of heads it would be the last of the kernel."""
+    kernel = entries.get(f"{key.removesuffix('bias')}kernel")
+    if kernel is None or len(kernel.shape) != 3 or len(bias.shape) != 2 or kernel.shape[1:] == bias.shape:
+        return False
+    return (kernel.shape[0], kernel.shape[2]) == bias.shape
 
 
 def _unstack(prefix: str, length: int, entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
@@ -184,6 +198,30 @@ def _weight_normed(entries: Mapping[str, Entry]) -> Iterable[Layer]:
         )
         config = {"weight_norm_dim": names[kept[0]]}
         yield Layer("conv", path, pieces, inferred=True, candidates=("conv",), config=config)
+
+
+# -------------------------------------------------------------------- transposed convolutions
+
+
+def _turn_transposed(entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
+    """Kernels of Flax whose bias is as long as their last axis but one: those of the convolution that they transpose."""
+    row = dialect.declaration("conv_transpose")
+    kernel = row.piece("kernel") if row is not None else None
+    if kernel is None or kernel.axes != "-*spatial in out/groups":
+        return
+    for layer in made.layers:
+        shapes = {
+            piece.name: entry.shape for piece in layer.pieces if (entry := entries.get(layer.key(piece))) is not None
+        }
+        shape, bias = shapes.get("kernel", ()), shapes.get("bias", ())
+        if set(shapes) != {"kernel", "bias"} or len(shape) < 3 or len(bias) != 1 or layer.path in made.readings:
+            continue
+        if shape[-2] == bias[0] != shape[-1]:
+            pieces = (replace(kernel, axes="*spatial out/groups in"), Piece("bias", "bias", "out"))
+            kind = "conv_transpose"
+            turned = Layer(kind, layer.path, pieces, inferred=True, candidates=(kind,))
+            made.layers[made.layers.index(layer)] = turned
+            made.readings[layer.path] = {kind: turned}
 
 
 # -------------------------------------------------------------------- recurrent stacks

@@ -89,8 +89,9 @@ def _colour(kind: str, by_role: Mapping[str, Mapping[str, int]]) -> Colour:
         # Not whether a step is appended (`extra_key`): that the other side has no place for it is told of the pair.
         return (kind, *own, *inner, _product(sizes, "out"), bias, *odd)
     if kind in _RECURRENT:
+        # Not whether there are biases: a side without them says that they are zero, and that is asked of the pair.
         state = sizes.get("state", sizes.get("hidden", -1))
-        return (kind, sizes.get("in", -1), sizes.get("hidden", -1), state, bias, *odd)
+        return (kind, sizes.get("in", -1), sizes.get("hidden", -1), state, *odd)
     return (kind, *sorted(sizes.items()), bias)
 
 

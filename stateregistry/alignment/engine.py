@@ -50,7 +50,7 @@ def pair_up(
         _rest(sources, targets, result, source, target)
     elif by_structure:
         main, other = ([unit for unit in side if not unit.spare] for side in (sources, targets))
-        Solver(source, target, result).solve(main, other)
+        Solver(source, target, result).solve(*_comparable(main, other, result))
         _spares(sources, targets, result)
     else:
         result.left = (sources, targets)
@@ -62,6 +62,15 @@ def pair_up(
     return result
 
 
+def _comparable(sources: Sequence[Unit], targets: Sequence[Unit], result: Result) -> tuple[list[Unit], list[Unit]]:
+    """The units of colours that both sides have. What one side has alone goes nowhere, and is no part of what repeats."""
+    both = {unit.colour for unit in sources} & {unit.colour for unit in targets}
+    for side, units in enumerate((sources, targets)):
+        result.left[side].extend(unit for unit in units if unit.colour not in both)
+    one, two = ([unit for unit in units if unit.colour in both] for units in (sources, targets))
+    return one, two
+
+
 def _anchored(source: View, target: View, anchor: Callable[[str], str | None], result: Result) -> set[int]:
     there = {unit.path: unit for unit in reversed(target.units)}
     taken: set[int] = set()
@@ -69,7 +78,7 @@ def _anchored(source: View, target: View, anchor: Callable[[str], str | None], r
         new = anchor(unit.path)
         other = there.get(new) if new is not None else None
         if other is not None and id(other) not in taken:
-            result.pairs.append(Pair(unit, other, ["a rename rule"]))
+            result.pairs.append(Pair(unit, other, [soundness.BY_RULE]))
             taken |= {id(unit), id(other)}
     return taken
 

@@ -32,7 +32,12 @@ def differences(source: View, target: View, left: tuple[Sequence[Unit], Sequence
 
 def at_once(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     """The one difference that accounts for all that is left; empty where there is none."""
-    return _repetitions(source, target, left) or _width(left)
+    return (
+        _repetitions(source, target, left)
+        or _width(left)
+        or _common_size(source, target, left)
+        or _blocks(source, target, left)
+    )
 
 
 def spelled(colour: Colour) -> str:
@@ -62,7 +67,7 @@ def _repetitions(source: View, target: View, left: tuple[Sequence[Unit], Sequenc
     best: tuple[int, str] = (0, "")
     for signature in groups[0].keys() | groups[1].keys():
         one, two = groups[0].get(signature, []), groups[1].get(signature, [])
-        if len(one) == len(two) or max(len(one), len(two)) < 2:
+        if len(one) == len(two) or max(len(one), len(two)) < 2 or not one or not two:
             continue
         size = sum(count for _, count in signature)
         more = one if len(one) > len(two) else two
@@ -93,6 +98,46 @@ def _width(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
         shown = ", ".join(f"{a} in the source and {b} in the target" for a, b in pairs[:2])
         return f"the models have the same layers in other sizes: {shown}"
     return f"the models have the same layers in other sizes: {', '.join(map(str, changed[:8]))}" if changed else ""
+
+
+def _common_size(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The size that most of what is left has, on a side whose other side has it nowhere, and the other way round."""
+    found = []
+    for units, view, other in ((left[0], source, target), (left[1], target, source)):
+        sizes = Counter(value for unit in units for value in {*_sizes(unit.colour)} if value > 1)
+        there = {value for unit in other.units for value in _sizes(unit.colour)}
+        size, count = max(sizes.items(), key=lambda item: item[1], default=(0, 0))
+        if 2 * len(units) <= len(_main(view)) or 2 * count <= len(units) or size in there:
+            return ""
+        found.append(size)
+    return f"the models have layers of other sizes: most have {found[0]} in the source and {found[1]} in the target"
+
+
+def _blocks(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The list that holds most of either side, if its blocks are of the same colours and not as many."""
+    one, two = _main_list(source), _main_list(target)
+    if one is None or two is None or one[1] == two[1] or not (left[0] or left[1]):
+        return ""
+    if 2 * len(one[2] & two[2]) < len(one[2] | two[2]):
+        return ""
+    return f"the source has {one[1]} repetitions of `{one[0]}`, the target has {two[1]} of `{two[0]}`"
+
+
+def _main_list(view: View) -> tuple[str, int, set[Colour]] | None:
+    """A counted container whose repetitions are alike and hold more than half of a side: its name, their number, colours."""
+    palette = Palette()
+    groups: dict[str, list[tuple[Signature, list[Unit]]]] = {}
+    for item in containers(_main(view), 0):
+        if item.path[-1].number is not None and len(item.numbers) == 1:
+            name = "/".join(token.stem or "#" for token in item.path)
+            groups.setdefault(name, []).append((palette.signature(item.units), item.units))
+    found = [
+        (sum(len(units) for _, units in members), name, len(members), {unit.colour for unit in members[0][1]})
+        for name, members in groups.items()
+        if len(members) > 1 and len({signature for signature, _ in members}) == 1
+    ]
+    size, name, count, colours = max(found, key=lambda row: row[0], default=(0, "", 0, set[Colour]()))
+    return (name, count, colours) if 2 * size > len(_main(view)) else None
 
 
 def _sizes(colour: Colour) -> list[int]:

@@ -18,8 +18,8 @@ _GROUPS: Final = (
     "value v values wv",
     "out o output wo",
     "qkv wqkv cqkv",
-    "attention attn att mha mhsa selfattn multihead multiheadattention",
-    "cross crossattn crossattention encdec encattn",
+    "attention attn att mha mhsa multihead multiheadattention",
+    "cross encdec",
     "mlp ffn ff feedforward",
     "norm ln layernorm bn batchnorm gn groupnorm rmsnorm",
     "embedding embeddings embed emb embedder embeds",
@@ -46,8 +46,17 @@ _GROUPS: Final = (
     "previous prev",
     "patch patches patchify",
     "pool pooler pooling pooled",
+    "row rows",
+    "column columns col cols",
 )
 _CANONICAL: Final = {word: group.split()[0] for group in _GROUPS for word in group.split()}
+
+#: Two words in one, however they are written.
+_JOINED: Final = {
+    f"{first}{second}": frozenset({meant, "attention"})
+    for first, meant in (("self", "self"), ("cross", "cross"), ("encdec", "cross"), ("enc", "cross"))
+    for second in ("attn", "attention", "att")
+}
 
 #: What every model is made of: it tells no layer from another.
 _EMPTY: Final = frozenset(
@@ -103,6 +112,8 @@ def words_of(text: str) -> frozenset[str]:
     """What the words of one name mean."""
     parts = [word for word in split_words(text) if not word.isdigit()]
     joined = "".join(parts)
+    if joined in _JOINED:
+        return _JOINED[joined]
     if joined in _CANONICAL:
         return frozenset({_CANONICAL[joined]})
     if joined in ("proj", "projection"):  # beside nothing else, it is what follows an attention or a gate

@@ -16,7 +16,7 @@ from stateregistry.alignment import parts
 from stateregistry.alignment.colours import Colour, colour_of
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import split_words, tokens
-from stateregistry.layers.vocabulary import Layer
+from stateregistry.layers.vocabulary import Layer, Piece
 
 #: What the parts of a fused linear are, by a word of its name.
 _FUSED: Final[tuple[tuple[tuple[str, ...], frozenset[str]], ...]] = (
@@ -33,10 +33,13 @@ def settle(source: View, target: View, *, whole: bool = False) -> None:
         return
     _attention(source, target)
     _open(source, target)
+    for view, other in ((source, target), (target, source)):
+        _fused_pointwise(view, other)
     _pointwise(source, target)
     _patches(source, target)
-    _fused(source, target)
-    _fused(target, source)
+    for view, other in ((source, target), (target, source)):
+        _fused(view, other)
+        _bare_kernels(view, other)
 
 
 def _counts(view: View) -> Counter[Colour]:
@@ -121,13 +124,6 @@ class _Joined:
 
 
 def _pointwise(source: View, target: View) -> None:
-    def as_linear(unit: Unit, view: View) -> Layer | None:
-        layer = unit.layer
-        if layer is None or layer.kind != "conv" or not isinstance(unit.colour[4], tuple) or set(unit.colour[4]) != {1}:
-            return None
-        ranks = {piece.name: _rank(view, layer.key(piece)) for piece in layer.pieces}
-        return parts.pointwise(layer, ranks)
-
     for colour in _unequal(source, target, "conv"):
         if not isinstance(colour[4], tuple) or set(colour[4]) != {1}:
             continue
@@ -135,7 +131,34 @@ def _pointwise(source: View, target: View) -> None:
         one, two = _counts(source), _counts(target)
         if (one[colour] - two[colour]) * (one[linear] - two[linear]) < 0:
             for view in (source, target):
-                _recolour(view, colour, linear, as_linear)
+                _recolour(view, colour, linear, _as_linear)
+
+
+def _fused_pointwise(view: View, other: View) -> None:
+    """A fused convolution of one place is a fused linear where the other side has the parts as linears."""
+    theirs = _counts(other)
+    for unit in view.units:
+        colour = unit.colour
+        if colour[0] != "conv" or not isinstance(colour[4], tuple) or set(colour[4]) != {1} or theirs[colour]:
+            continue
+        for names, hints in _FUSED:
+            count = len(names)
+            part = ("linear", colour[1], int(colour[2]) // count, colour[3], *colour[5:])  # type: ignore[call-overload]
+            if int(colour[2]) % count or not _hinted(unit, hints) or theirs[part] < count:  # type: ignore[call-overload]
+                continue
+            made = _as_linear(unit, view)
+            if made is not None:
+                linear = ("linear", *colour[1:4], *colour[5:])
+                unit.colour, unit.readings = linear, {**unit.readings, linear: made}
+                break
+
+
+def _as_linear(unit: Unit, view: View) -> Layer | None:
+    layer = unit.layer
+    if layer is None or layer.kind != "conv" or not isinstance(unit.colour[4], tuple) or set(unit.colour[4]) != {1}:
+        return None
+    ranks = {piece.name: _rank(view, layer.key(piece)) for piece in layer.pieces}
+    return parts.pointwise(layer, ranks)
 
 
 def _rank(view: View, key: str) -> int:
@@ -200,6 +223,30 @@ def _fused(view: View, other: View) -> None:
             made = {id(unit): _split(unit, names, view) for unit in named}
             if all(made.values()):
                 view.units = [piece for unit in view.units for piece in (made.get(id(unit)) or [unit])]
+
+
+def _bare_kernels(view: View, other: View) -> None:
+    """An array of no layer that is the kernel of a linear on the other side, where its sizes say which axis is which.
+
+    Only where there are as many as the other side has linears without an array, and none that could lie the other way.
+    """
+    for colour in _unequal(other, view, "linear"):
+        inner, outer, bias = colour[1:4]
+        sizes = ("array", inner, outer), ("array", outer, inner)
+        mine, theirs = _counts(view), _counts(other)
+        wanted = theirs[colour] - mine[colour]
+        turned = ("linear", outer, inner, *colour[3:])
+        found = [unit for unit in view.units if unit.colour in sizes and not unit.spare]
+        clear = not bias and len(colour) == 4 and inner != outer and theirs[turned] <= mine[turned]
+        if not clear or wanted <= 0 or len(found) != wanted or any(theirs[size] for size in sizes):
+            continue
+        for unit in found:
+            path, _, leaf = unit.keys[0].rpartition("/")
+            entry = view.entries[unit.keys[0]]
+            axes = "in out" if entry.shape == (inner, outer) else "out in"
+            if len(entry.shape) == 2:
+                layer = Layer("linear", path, (Piece("kernel", leaf, axes, entry.kind),), inferred=True)
+                unit.colour, unit.readings = colour, {**unit.readings, colour: layer}
 
 
 def _hinted(unit: Unit, hints: frozenset[str]) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import Final, final
 
 from stateregistry.alignment.colours import widths
 from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View
 from stateregistry.alignment.spelling import Tokens
+
+#: Evidence of an anchor.
+BY_RULE: Final = "a rename rule"
 
 
 def check(result: Result, source: View, target: View) -> None:
@@ -31,7 +34,7 @@ class _Order:
     """For every name that is counted on one side, in what order the other side has what was decided without numbers."""
 
     def __init__(self, pairs: Iterable[Pair], own: int, other: View) -> None:
-        self._seen: dict[tuple[object, ...], dict[int, int]] = {}
+        self._seen: dict[tuple[object, ...], dict[int, tuple[int, int]]] = {}
         self._names: dict[tuple[object, ...], str] = {}
         for pair in pairs:
             mine, theirs = (pair.source, pair.target) if own == 0 else (pair.target, pair.source)
@@ -39,16 +42,20 @@ class _Order:
                 continue
             place = theirs.call if theirs.call is not None else theirs.place
             for key, name, number in counted(mine.tokens):
+                key = (mine.call is None, *key)  # noqa: PLW2901
                 self._names[key] = name
                 numbers = self._seen.setdefault(key, {})
-                numbers[number] = min(place, numbers.get(number, place))
+                # Where calls are known, numbers decided only as far as they run with the calls: these are what must agree.
+                own = number if mine.call is None else mine.call
+                known = numbers.get(number, (own, place))
+                numbers[number] = min(own, known[0]), min(place, known[1])
 
     def inverted(self) -> set[str]:
         """The names whose numbers run against the order of the other side, somewhere."""
         return {
             self._names[key]
             for key, numbers in self._seen.items()
-            if any(a > b for a, b in _steps([numbers[number] for number in sorted(numbers)]))
+            if any(a > b for a, b in _steps([place for _, place in sorted(numbers.values())]))
         }
 
 
@@ -143,7 +150,9 @@ def _is_automatic(unit: Unit) -> bool:
 
 def _torn(result: Result) -> None:
     """A counted container whose layers go to several, of which one also takes layers of others."""
-    one, two = _members(result.pairs, 0), _members(result.pairs, 1)
+    # What a rule says is called as the target calls it: its path says nothing of the containers of the source.
+    free = [pair for pair in result.pairs if pair.evidence[:1] != [BY_RULE]]
+    one, two = _members(free, 0), _members(free, 1)
     bad: set[int] = set()
     for own, members, others in ((0, one, two), (1, two, one)):
         for pairs in members.values():

@@ -17,7 +17,10 @@ from stateregistry import keys
 #: Segments that wrappers of modules put around a model, wherever they stand.
 WRAPPERS: Final = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_module"})
 
-_INNER = re.compile(r"(?P<stem>[^_].*?)_(?P<number>[0-9]{1,9})_(?P<rest>[^0-9].*)\Z")
+_INNER = re.compile(
+    r"(?P<stem>[^_].*?)_(?P<number>[0-9]{1,9})_(?P<rest>[^0-9].*)\Z"
+    r"|(?P<word>[A-Za-z]{2,})(?P<count>[0-9]{1,9})_(?P<after>[^0-9].*)\Z"
+)
 _TRAILING = re.compile(r"(?P<stem>.*?)[_-]?(?P<number>[0-9]{1,9})\Z")
 _ORDINAL: Final = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -60,8 +63,8 @@ def _of_segment(segment: str) -> Tokens:
     for text in segment.split("."):
         rest = text
         while (match := _INNER.match(rest)) is not None:
-            found.append(_token(match["stem"], match["number"]))
-            rest = match["rest"]
+            found.append(_token(match["stem"] or match["word"], match["number"] or match["count"]))
+            rest = match["rest"] or match["after"]
         match = _TRAILING.match(rest)
         found.append(_ordinal(rest) if match is None else _token(match["stem"], match["number"]))
     return tuple(found)

@@ -19,6 +19,7 @@ from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.habits import Counts, by_habit
 from stateregistry.alignment.lexicon import SIDES, similarity
 from stateregistry.alignment.model import Grade, View, worse
+from stateregistry.alignment.parallel import in_parallel
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.
 NAMES: Final = 64
@@ -88,6 +89,7 @@ def tie(
     if not votes.conflict and not numbered:
         numbered, doubt = _by_numbers(*votes.left(), source, target, population)
         left = votes.left()
+        numbered = numbered or in_parallel(*left, anchors)
         votes.add(numbered or _norms_by_call(*left, source, target) or by_habit(*left, source, target, population))
     if votes.conflict:
         return Tie([], votes.conflict)

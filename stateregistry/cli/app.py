@@ -13,6 +13,7 @@ from stateregistry._version import __version__
 from stateregistry.cli import failures
 from stateregistry.cli.adapters import adapters
 from stateregistry.cli.average import average
+from stateregistry.cli.completion import VARIABLE, answer, completion
 from stateregistry.cli.conform import conform
 from stateregistry.cli.convert import convert
 from stateregistry.cli.diff import diff
@@ -34,7 +35,7 @@ def group() -> None:
     """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""
 
 
-for _each in (inspect, convert, verify, diff, rename, average, adapters, conform):
+for _each in (inspect, convert, verify, diff, rename, average, adapters, conform, completion):
     group.add_command(_each)
 
 
@@ -44,8 +45,10 @@ def run(arguments: list[str]) -> int:
         if getattr(sys, name) is None:  # closed by whoever started us: there is nobody to tell
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # for the life of the process
     terminal = Terminal()
+    terminal.arguments = tuple(arguments)
     try:
-        code = _invoke(terminal, arguments)
+        asked = os.environ.get(VARIABLE)
+        code = answer(group, asked) if asked else _invoke(terminal, arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         _abandon(sys.stdout)

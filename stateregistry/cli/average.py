@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from stateregistry.cli import completion
 from stateregistry.cli.options import common, examples
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _EPILOG = examples(
 
 
 @click.command(epilog=_EPILOG, short_help="Average checkpoints into one.")
-@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, shell_complete=completion.files)
 @click.option("-o", "--out", metavar="OUT", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
     "--weight", "weights", multiple=True, type=float, help="Weight of a source, once for each, in their order."

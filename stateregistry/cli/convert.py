@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 import click
 
 from stateregistry import errors
+from stateregistry.cli import completion, pages
 from stateregistry.cli.failures import NO
 from stateregistry.cli.flags import spelled
 from stateregistry.cli.options import common, examples
@@ -17,6 +19,7 @@ from stateregistry.cli.writing import refuse_one_file, refuse_targets
 
 if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
+    from stateregistry.conversion.execution.results import Receipt
     from stateregistry.conversion.planning.plan import Plan
     from stateregistry.conversion.residual import Residual
     from stateregistry.registry import StateRegistry
@@ -24,16 +27,22 @@ if TYPE_CHECKING:
 _EPILOG = examples(
     "stateregistry convert tiny.pth tiny.msgpack --like examples.crepe:flax_tiny --rules examples/crepe.toml --allow choice",
     "stateregistry convert tiny.msgpack back.pt --like examples.crepe:torch_tiny --rules examples/crepe.toml",
-    "stateregistry convert model.safetensors out.msgpack --to flax-linen --dry-run --allow assumption",
+    "stateregistry convert model.safetensors out.msgpack --to flax-linen --dry-run --allow assumption --allow choice",
+    "stateregistry convert tiny.pth tiny.npz --to numpy --dry-run --allow assumption --html plan.html",
 )
 ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
 
 
 @click.command(epilog=_EPILOG, short_help="Convert a checkpoint between frameworks.")
-@click.argument("source", metavar="SRC")
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", shell_complete=completion.files)
+@click.argument("target", metavar="OUT", type=click.Path())
 @click.option("--like", metavar="MODULE:FACTORY", help="Convert to the names and layout of the model this builds.")
-@click.option("--to", metavar="NAME", help="Derive names and layout for an adapter, such as flax-linen.")
+@click.option(
+    "--to",
+    metavar="NAME",
+    shell_complete=completion.adapters,
+    help="Derive names and layout for an adapter, such as flax-linen.",
+)
 @click.option("--source-like", metavar="MODULE:FACTORY", help="The model that SRC was saved from.")
 @click.option("--rules", metavar="FILE.toml", help="Rules: renames, drops, layouts and what names leave open.")
 @click.option("--allow", multiple=True, type=click.Choice(ALLOW), help="Accept what is not exact; may be repeated.")
@@ -56,6 +65,7 @@ ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT (and the file of --plan) if it exists.")
 @click.option("--all", "everything", is_flag=True, help="Show every move and every problem.")
+@pages.html_option
 @click.option("--no-progress", is_flag=True, help="Draw no progress bar.")
 @common
 @click.pass_obj
@@ -63,7 +73,7 @@ def convert(
     terminal: Terminal,
     *,
     source: str,
-    out: Path,
+    target: str,
     like: str | None,
     to: str | None,
     source_like: str | None,
@@ -79,6 +89,7 @@ def convert(
     dry_run: bool,
     overwrite: bool,
     everything: bool,
+    html: Path | None,
     no_progress: bool,
 ) -> int:
     """Convert SRC, a checkpoint or a model, into the file OUT.
@@ -89,12 +100,16 @@ def convert(
     if (like is None) == (to is None):
         raise click.UsageError("give either --like MODULE:FACTORY or --to NAME: what to convert to")
     from stateregistry.cli import factories, sources
+    from stateregistry.stores.url import path_of
 
+    out = path_of(target)
     read = {"SRC": sources.path_of(source), "--rules": rules, "--residual": residual and sources.path_of(residual)}
-    refuse_one_file({name: Path(path) for name, path in read.items() if path}, out, plan_file)
+    files = {name: path_of(path) for name, path in read.items() if path}
+    refuse_one_file(files, out, plan_file)
+    pages.refuse(html, files | {"OUT": out, "--plan": plan_file})
     # What a run that is resumed has put in its place already, the engine knows.
     targets = [path for path in (None if dry_run or resume else out, plan_file) if path is not None]
-    refuse_targets(targets, overwrite=overwrite)
+    refuse_targets(targets, overwrite=overwrite, checkpoint=out)
     how = {"shard_bytes": shard_size, "workers": workers, "resume": resume}
     from stateregistry.conversion.api import plan as make_plan
     from stateregistry.report import planning
@@ -109,7 +124,9 @@ def convert(
             with replacing(plan_file, overwrite=overwrite) as temporary:
                 temporary.write_text(plan.to_json() + "\n", encoding="utf-8")
         told: dict[str, Any] = {"source": source, "out": str(out), "dry_run": dry_run, "written": None}
+        drawn = _Drawn(terminal, html, source, out)
         if dry_run or not plan.ok:
+            drawn.draw(plan)
             shown = planning.outline(plan, moves=plan.ok or everything, everything=everything, spell=spelled)
             terminal.answer(shown, told | planning.document(plan))
             return 0 if plan.ok else NO
@@ -118,11 +135,13 @@ def convert(
         except errors.PlanError as error:
             if error.plan is None:
                 raise
+            drawn.draw(error.plan)
             shown = planning.outline(error.plan, moves=everything, everything=everything, spell=spelled)
             terminal.answer(shown, told | planning.document(error.plan))
             return NO
-    out = Path(done.target)  # the index, where there are shards
-    nbytes = sum(_size(out.parent / name) for name in done.receipt.files)
+    out = path_of(done.target)  # the index, where there are shards
+    folder = out if out.is_dir() else out.parent
+    nbytes = sum((folder / name).stat().st_size for name in done.receipt.files)
     told["written"] = {
         "path": str(out),
         "files": sorted(done.receipt.files),
@@ -130,6 +149,8 @@ def convert(
         "residual": len(done.residual),
     }
     told["receipt"] = done.receipt.to_dict()
+    wrote = planning.written(plan, out.name, nbytes, len(done.residual))
+    drawn.draw(plan, done.receipt, planning.sentence(wrote))
     blocks = [
         *planning.outline(plan, moves=everything, everything=everything, spell=spelled),
         *planning.written(plan, str(out), nbytes, len(done.residual)),
@@ -138,6 +159,29 @@ def convert(
     if done.receipt.stale:
         terminal.say(f"not used, as the values they belong to have changed since: {', '.join(done.receipt.stale)}")
     return 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The page of this conversion, if one is wanted."""
+
+    terminal: Terminal
+    html: Path | None
+    source: str
+    out: Path
+
+    def draw(self, plan: Plan, receipt: Receipt | None = None, written: str = "") -> None:
+        """Write it."""
+        if self.html is None:
+            return
+        from stateregistry.pages import converting
+
+        title = pages.title_of(self.source)
+        how = pages.typed(self.terminal)
+        text = converting.page(plan, title, self.out.name, receipt=receipt, written=written, how=how, spell=spelled)
+        pages.write(self.html, text)
+        self.terminal.say(f"the page is {self.html}")
 
 
 def _execute(
@@ -189,10 +233,3 @@ def _size_of(text: str | None) -> int | None:
     if size < 1:
         raise click.BadParameter(f"{text!r} is no size; write 5GB, 500MB or a number of bytes")
     return size
-
-
-def _size(path: Path) -> int:
-    """Bytes on disk of a file, or of all files of a directory."""
-    if path.is_dir():
-        return sum(other.stat().st_size for other in path.rglob("*") if other.is_file())
-    return path.stat().st_size

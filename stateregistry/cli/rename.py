@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stateregistry import errors
+from stateregistry.cli import completion
 from stateregistry.cli.options import common, examples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stateregistry.cli.terminal import Terminal
+    from stateregistry.registry import StateRegistry
 
 _EPILOG = examples(
     "stateregistry rename ddp.pt plain.pt --name module=",
@@ -20,12 +25,20 @@ _EPILOG = examples(
 
 
 @click.command(epilog=_EPILOG, short_help="Give the entries of a checkpoint other names.")
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", shell_complete=completion.files)
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--name", "names", multiple=True, metavar="OLD=NEW", help="Call what lies under OLD NEW; may be repeated."
+    "--name",
+    "names",
+    multiple=True,
+    metavar="OLD=NEW",
+    shell_complete=completion.keys_of("source"),
+    help="Call what lies under OLD NEW; may be repeated.",
 )
-@click.option("--drop", "drops", multiple=True, metavar="PATH", help="Leave out what lies under PATH; may be repeated.")
+@click.option(
+    "--drop", "drops", multiple=True, metavar="PATH", shell_complete=completion.keys_of("source"),
+    help="Leave out what lies under PATH; may be repeated.",
+)  # fmt: skip
 @click.option("--rules", metavar="FILE.toml", help="Renames and drops from a file.")
 @click.option("--dry-run", is_flag=True, help="Show the names and write nothing.")
 @click.option("--format", "store", metavar="NAME", help="The store to write with, if the suffix of OUT does not say.")
@@ -72,7 +85,10 @@ def rename(
     file = Rules.of(rules)
     made = file.joined(given, drops=drops)
     with opened(source, values=not dry_run) as state:
-        result = renamed(state, made)
+        try:
+            result = renamed(state, made)
+        except errors.RuleError as error:
+            raise _meant(error, [text.partition("=")[0] for text in names] + list(drops), state) from error
         moved = [(old, new) for new, old in result.homes.items() if new != old]
         nbytes = 0
         if not dry_run:
@@ -88,3 +104,16 @@ def rename(
         document: dict[str, Any] = {"renamed": dict(moved), "dropped": dropped, "dry_run": dry_run, "written": None}
         terminal.answer(blocks, document | ({} if dry_run else writing.told(result.registry, out, nbytes)))
     return 0
+
+
+def _meant(error: errors.RuleError, paths: Sequence[str], state: StateRegistry) -> errors.RuleError:
+    """The error, with the name that was probably meant by a path that matches nothing."""
+    from stateregistry.report.near import near
+
+    for path in paths:
+        bare = path.replace(".", "/").strip("/")
+        known = any(key == bare or key.startswith(f"{bare}/") for key in state)
+        close = "" if known or "{" in bare else near(bare, state)
+        if close:
+            return errors.RuleError(error.message, keys=error.keys, hint=f"did you mean {close!r}?")
+    return error

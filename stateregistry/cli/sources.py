@@ -61,8 +61,10 @@ def path_of(text: str, /) -> Path | None:
     """
     if not is_file(text):
         return None
-    path = Path(text)
-    return path if path.exists() or "::" not in text else Path(text.rpartition("::")[0])
+    from stateregistry.stores.url import path_of as as_path  # lazy: only for files
+
+    path = as_path(text)
+    return path if "::" not in text or path.exists() else as_path(text.rpartition("::")[0])
 
 
 def _near(path: Path) -> str:

@@ -14,12 +14,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
-from stateregistry.report.blocks import Bar, Block, Cell, Notes, Verdict
+from stateregistry.report.blocks import Bar, Block, Cell, Notes, Table, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _BAR = 24
+#: Columns that what may wrap wants at least.
+_LEAST = 14
 #: Characters: four bytes each at most, and POSIX has pipes take 4096 bytes at once.
 _PIECE = 1024
 
@@ -33,6 +35,7 @@ class Terminal:
         json: the answer is one JSON document.
         color: `auto`, `always` or `never`.
         debug: errors are shown with their traceback.
+        arguments: what was typed after the name of the program.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,7 @@ class Terminal:
         self.json = False
         self.color = "auto"
         self.debug = False
+        self.arguments: tuple[str, ...] = ()
 
     @property
     def out(self) -> TextIO:
@@ -108,7 +112,7 @@ class Terminal:
         for number, block in enumerate(blocks):
             if number:
                 console.print()
-            for part in _rendered(block, unicode=self.unicode):
+            for part in _rendered(block, console.width, unicode=self.unicode):
                 console.print(part)
 
 
@@ -179,7 +183,7 @@ def _width(text: str) -> int:
 _TONES = {"good": "bold green", "bad": "bold red", "plain": "bold"}
 
 
-def _rendered(block: Block, *, unicode: bool) -> list[RenderableType]:
+def _rendered(block: Block, width: int, *, unicode: bool) -> list[RenderableType]:
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -189,6 +193,12 @@ def _rendered(block: Block, *, unicode: bool) -> list[RenderableType]:
         head: list[RenderableType] = [Text(f"  {block.title}", style="bold")] if block.title else []
         mark = ("  ! ", "yellow") if block.title else "  "
         return [*head, *(Text.assemble(mark, line) for line in block.lines)]
+    whole = block
+    while not _fits(block, width, unicode=unicode) and any(column.spare for column in block.columns):
+        block = _without_spare(block)
+    if not _fits(block, width, unicode=unicode):
+        block = whole
+        return _stacked(block, unicode=unicode)
     table = RichTable(
         box=None, padding=(0, 2, 0, 0), header_style="dim", show_header=any(c.name for c in block.columns)
     )
@@ -205,10 +215,52 @@ def _rendered(block: Block, *, unicode: bool) -> list[RenderableType]:
     return parts
 
 
-def _indented(table: RenderableType) -> RenderableType:
+def _fits(block: Table, width: int, *, unicode: bool) -> bool:
+    """Whether a table has room for what may not wrap, and some for what may."""
+    need = 2
+    for number, column in enumerate(block.columns):
+        cells = [_width(_text(row[number], unicode=unicode)) for row in block.rows]
+        widest = max(cells, default=0)
+        wraps = number == 0 or column.wraps
+        need += max(min(widest, _LEAST) if wraps else widest, 0 if wraps else _width(column.name)) + 2
+    return need <= width
+
+
+def _without_spare(block: Table) -> Table:
+    """The table without the last of its columns that may be left out."""
+    last = max(number for number, column in enumerate(block.columns) if column.spare)
+
+    def cut(cells: tuple[Any, ...]) -> tuple[Any, ...]:
+        return cells[:last] + cells[last + 1 :]
+
+    return Table(block.title, cut(block.columns), tuple(cut(row) for row in block.rows), block.note)
+
+
+def _stacked(block: Table, *, unicode: bool) -> list[RenderableType]:
+    """The rows of a table one under the other, each cell with its heading: for a narrow terminal."""
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(f"  {block.title}", style="bold")] if block.title else []
+    for row in block.rows:
+        name, *cells = (_text(cell, unicode=unicode) for cell in row)
+        # What stands in a bar stands beside it as a number.
+        told = [
+            f"{column.name} {cell}".strip()
+            for column, cell, drawn in zip(block.columns[1:], cells, row[1:], strict=True)
+            if cell and not isinstance(drawn, Bar)
+        ]
+        parts.append(Text(f"  {name}", style="bold", overflow="fold"))
+        if told:
+            parts.append(_indented(Text(", ".join(told), overflow="fold"), 6))
+    if block.note:
+        parts.append(_indented(Text(block.note, style="dim")))
+    return parts
+
+
+def _indented(table: RenderableType, columns: int = 2) -> RenderableType:
     from rich.padding import Padding
 
-    return Padding(table, (0, 0, 0, 2))
+    return Padding(table, (0, 0, 0, columns))
 
 
 _STYLES = {"trainable": "green", "frozen": "cyan", "buffer": "yellow", "buffers": "yellow"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stateregistry import errors
+from stateregistry.cli import completion
 from stateregistry.cli.failures import NO
 from stateregistry.cli.flags import spelled
 from stateregistry.cli.options import common, examples
@@ -25,8 +26,8 @@ ALLOW = ("missing", "unexpected")
 
 
 @click.command(epilog=_EPILOG, short_help="Check a conversion, bit for bit.")
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", shell_complete=completion.files)
+@click.argument("b", metavar="B", shell_complete=completion.files)
 @click.option("--like", metavar="MODULE:FACTORY", help="The model that B was saved from.")
 @click.option("--source-like", metavar="MODULE:FACTORY", help="The model that A was saved from.")
 @click.option("--rules", metavar="FILE.toml", help="The rules that B was converted with.")

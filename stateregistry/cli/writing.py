@@ -27,15 +27,15 @@ def check(sources: Sequence[str], out: Path, *, overwrite: bool) -> None:
 
     read = {f"source {number}": path_of(source) for number, source in enumerate(sources, 1)}
     refuse_one_file({name: path for name, path in read.items() if path is not None}, out)
-    refuse_targets([out], overwrite=overwrite)
+    refuse_targets([out], overwrite=overwrite, checkpoint=out)
 
 
-def refuse_one_file(named: dict[str, Path], out: Path, plan_file: Path | None = None) -> None:
+def refuse_one_file(named: dict[str, Path], out: Path, plan_file: Path | None = None, *, name: str = "OUT") -> None:
     """Refuse to write over what is read or written besides: another argument, or the sidecar of one."""
     from stateregistry.stores.sidecar import sidecar_path
 
-    written = {"OUT": out} | ({"--plan": plan_file} if plan_file is not None else {})
-    beside = {f"the sidecar of {name}": sidecar_path(path) for name, path in (named | {"OUT": out}).items()}
+    written = {name: out} | ({"--plan": plan_file} if plan_file is not None else {})
+    beside = {f"the sidecar of {label}": sidecar_path(path) for label, path in (named | {name: out}).items()}
     others = named | beside
     for two, second in written.items():
         for one, first in others.items():
@@ -52,11 +52,20 @@ def _is_one(first: Path, second: Path) -> bool:
         return os.path.realpath(first) == os.path.realpath(second)  # one of them is not there yet
 
 
-def refuse_targets(paths: list[Path], *, overwrite: bool) -> None:
-    """Refuse before any work is done what cannot be written, or what `--overwrite` would have to allow."""
+def refuse_targets(paths: list[Path], *, overwrite: bool, checkpoint: Path | None = None) -> None:
+    """Refuse before any work is done what cannot be written, or what `--overwrite` would have to allow.
+
+    `checkpoint` is the one of them that can be a directory.
+    """
     from stateregistry.stores.atomic import destination
+    from stateregistry.stores.url import RemotePath
 
     for path in paths:
+        # What a server or a store of directories takes, it says itself.
+        if isinstance(path, RemotePath) or (path == checkpoint and path.is_dir()):
+            if path.exists() and not overwrite:
+                raise errors.TargetExistsError(f"{path} exists", hint="choose another name, or give --overwrite")
+            continue
         if not path.parent.is_dir():
             message = f"there is no directory {str(path.parent)!r} to write {path.name!r} in"
             raise errors.FileMissingError(message, hint="make it first")

@@ -19,7 +19,7 @@ from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
 from stateregistry.conversion.verification.gaps import TOLERANCE
 from stateregistry.errors import PlanError, UnsupportedError
-from stateregistry.sources import is_path, resolved
+from stateregistry.sources import is_path, path_of, resolved
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -139,9 +139,10 @@ def convert(
     Args:
         forward: `(fa, fb, inputs)`: outputs decide where nothing else does, and nothing is written unless they agree. `fa` is
             called with `inputs` (a tuple is spread) and runs the source; `fb` is called with the native target that is tried,
-            which is not the caller's but a copy, and then the inputs. Both in evaluation. Every pairing of layers that the
-            plan leaves open is tried (`trials.MOST` at most); the one whose outputs agree is taken, and of several that
-            agree the first, if the outputs depend on every layer in question.
+            which is not the caller's but a copy, and then the inputs. Both in evaluation. Where adapters can
+            watch both models, layers that the plan leaves open are paired by what they are given, place by place; else every
+            pairing is tried (`trials.MOST` at most). The one whose outputs agree is taken, and of several that agree the
+            first, if the outputs depend on every layer in question.
         tolerance: the share of their scale that outputs may differ by; the default is for float32.
 
     Returns:
@@ -174,6 +175,6 @@ def convert(
 
             made = decided(remade, Rules.of(rules), here, there, forward, tolerance)
         return made.execute(
-            here, there, out=Path(out) if out is not None else None, format=format, shard_bytes=shard_bytes,
+            here, there, out=path_of(out) if out is not None else None, format=format, shard_bytes=shard_bytes,
             overwrite=overwrite, workers=workers, executor=executor, progress=progress, resume=resume,
         )  # fmt: skip

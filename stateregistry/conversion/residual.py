@@ -80,6 +80,10 @@ class Residual:
     def from_dict(cls, data: Mapping[str, Any], where: str = "residual") -> Self:
         """The residual that `to_dict` wrote.
 
+        Args:
+            data: what it wrote, as JSON gives it back.
+            where: the file that it comes from, for messages.
+
         Raises:
             FileFormatError: it is damaged: bytes and shape disagree, or a field is missing or of the wrong type.
         """

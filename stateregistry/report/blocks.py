@@ -48,11 +48,13 @@ class Column:
         name: its heading.
         right: its cells are numbers, which align right.
         wraps: its cells may go over several lines where there is no room. Those of the first column always may.
+        spare: it may be left out on a terminal that has no room for it, the last one first.
     """
 
     name: str
     right: bool = False
     wraps: bool = False
+    spare: bool = False
 
 
 @final

@@ -35,6 +35,7 @@ class Branch:
         entry: one of the entries, `None` for a container.
         sizes: the shape of all of them, `None` for an axis where they differ.
         children: the lines below.
+        keys: of the entries that an array stands for, in order; empty for a container.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Branch:
     sizes: Sizes = ()
     children: tuple[Branch, ...] = ()
     form: object = field(default=None, repr=False)
+    keys: tuple[str, ...] = ()
 
 
 def fold(entries: Mapping[str, Entry], /) -> tuple[Branch, ...]:
@@ -61,7 +63,7 @@ def fold(entries: Mapping[str, Entry], /) -> tuple[Branch, ...]:
             below = node.setdefault(parent, {})
             assert isinstance(below, dict)  # the keys of a registry are prefix-free
             node = below
-        node[leaf] = entry
+        node[leaf] = (key, entry)
     return _fold(tree)
 
 
@@ -71,10 +73,11 @@ def _fold(tree: Mapping[str, object]) -> tuple[Branch, ...]:
 
 
 def _branch(name: str, below: object) -> Branch:
-    if isinstance(below, Entry):
-        e = below
+    if isinstance(below, tuple):
+        key, e = below
+        assert isinstance(e, Entry)
         form = (e.kind, e.dtype, len(e.shape), e.trainable, e.persistent, e.concrete, e.rng)
-        return Branch(name, 1, 1, e.size, e.nbytes, e, e.shape, form=form)
+        return Branch(name, 1, 1, e.size, e.nbytes, e, e.shape, form=form, keys=(key,))
     assert isinstance(below, dict)
     children = _fold(below)
     if len(children) == 1 and children[0].times == 1 and children[0].entry is None:
@@ -137,10 +140,51 @@ def _join(name: str, branches: Sequence[Branch]) -> Branch:
         _join(child.name, [branch.children[index] for branch in branches]) for index, child in enumerate(first.children)
     )
     times = len(branches) if name != first.name else first.times
+    standing = tuple(key for branch in branches for key in branch.keys)
     return Branch(
-        name, times, *_totals(branches), first.entry, _common([b.sizes for b in branches]), children, first.form
+        name,
+        times,
+        *_totals(branches),
+        first.entry,
+        _common([b.sizes for b in branches]),
+        children,
+        first.form,
+        standing,
     )
 
 
 def _common(shapes: Sequence[Sizes]) -> Sizes:
     return tuple(axis[0] if len(set(axis)) == 1 else None for axis in zip(*shapes, strict=True))
+
+
+def rows(lines: Sequence[tuple[str, ...]], /) -> list[tuple[str, ...]]:
+    """Rows that differ in one number, by the same step in every cell that has it, as one: `conv{1..6}/kernel`."""
+    families: dict[tuple[object, ...], list[int]] = {}
+    for index, row in enumerate(lines):
+        cells = [_NUMBER.split(cell, maxsplit=1) for cell in row]
+        numbers = [int(cell[1]) if len(cell) > 1 else None for cell in cells]
+        first = next((number for number in numbers if number is not None), None)
+        # Cells that do not have the number, or count from elsewhere, must agree in that.
+        steps = tuple(None if number is None or first is None else number - first for number in numbers)
+        rest = tuple((cell[0], *cell[2:]) for cell in cells)
+        families.setdefault((steps, rest) if first is not None else (index,), []).append(index)
+    folded = {members[0]: _joined([lines[index] for index in members]) for members in families.values()}
+    return [row for index in sorted(folded) for row in folded[index]]
+
+
+def _joined(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    if len(rows) == 1:
+        return rows
+    cells = []
+    rows = sorted(rows, key=_first_number)
+    for column in zip(*rows, strict=True):
+        parts = [_NUMBER.split(cell, maxsplit=1) for cell in column]
+        inner = span([part[1] for part in parts]) if len(parts[0]) > 1 else ""
+        if inner is None:
+            return rows
+        cells.append(column[0] if not inner else f"{parts[0][0]}{inner}{parts[0][2]}")
+    return [tuple(cells)]
+
+
+def _first_number(row: tuple[str, ...]) -> int:
+    return next((int(found[1]) for cell in row if (found := _NUMBER.search(cell))), 0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stateregistry.report import spelling
+from stateregistry.report import folding, spelling
 from stateregistry.report.blocks import Block, Column, Notes, Table, Verdict
-from stateregistry.report.folding import span
 from stateregistry.report.summary import Count, amount
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ _FINDINGS = {
     "evaluation": "findings: what differs and no state carries",
     "training": "findings that matter in training only",
 }
-
-_NUMBER = re.compile(r"([0-9]{1,15})")
 
 
 def outline(
@@ -47,10 +43,10 @@ def outline(
         blocks.append(Notes(title, _cut(lines, limit)))
     noted = [move for move in plan.moves if move.cls != "exact" or move.grade != "certain"]
     chosen = plan.moves if moves else noted if plan.ok else ()  # the problems say it already
-    rows = [_row(plan, move) for move in chosen if move.op != "drop"]
-    rows += [_row(plan, move) for move in chosen if move.op == "drop"]
+    rows = [row(plan, move) for move in chosen if move.op != "drop"]
+    rows += [row(plan, move) for move in chosen if move.op == "drop"]
     if rows:
-        rows = rows if everything else _folded(rows)
+        rows = rows if everything else folding.rows(rows)
         columns = (
             Column("target"), Column("from", wraps=True), Column("how", wraps=True), Column("kind"),
             Column("remarks", wraps=True),
@@ -66,34 +62,6 @@ def outline(
         if lines:
             blocks.append(Notes(title, _cut(lines, limit)))
     return tuple(blocks)
-
-
-def _folded(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows that differ in one number, by the same step in every cell that has it, as one: `conv{1..6}/kernel`."""
-    families: dict[tuple[object, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        cells = [_NUMBER.split(cell, maxsplit=1) for cell in row]
-        numbers = [int(cell[1]) if len(cell) > 1 else None for cell in cells]
-        first = next((number for number in numbers if number is not None), None)
-        # Cells that do not have the number, or count from elsewhere, must agree in that.
-        steps = tuple(None if number is None or first is None else number - first for number in numbers)
-        rest = tuple((cell[0], *cell[2:]) for cell in cells)
-        families.setdefault((steps, rest) if first is not None else (index,), []).append(index)
-    folded = {members[0]: _joined([rows[index] for index in members]) for members in families.values()}
-    return [row for index in sorted(folded) for row in folded[index]]
-
-
-def _joined(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    if len(rows) == 1:
-        return rows
-    cells = []
-    for column in zip(*rows, strict=True):
-        parts = [_NUMBER.split(cell, maxsplit=1) for cell in column]
-        inner = span([part[1] for part in parts]) if len(parts[0]) > 1 else ""
-        if inner is None:
-            return rows
-        cells.append(column[0] if not inner else f"{parts[0][0]}{inner}{parts[0][2]}")
-    return [tuple(cells)]
 
 
 def _cut(lines: list[str], limit: int | None) -> tuple[str, ...]:
@@ -128,7 +96,8 @@ def _numbers(plan: Plan) -> Table:
     return Table("", columns, tuple(rows))
 
 
-def _row(plan: Plan, move: Move) -> tuple[str, ...]:
+def row(plan: Plan, move: Move, /) -> tuple[str, ...]:
+    """A move as text: target, from, how, kind, remarks."""
     keys = [feed.key for feed in move.sources]
     entry = plan.target.entries[move.target] if move.target else plan.source.entries[keys[0]]
     named = ", ".join(feed.key + (f"[{feed.part}]" if feed.part else "") for feed in move.sources)
@@ -168,6 +137,16 @@ def written(plan: Plan, path: str, nbytes: int, residual: int) -> tuple[Block, .
         line = f"{spelling.plural(residual, 'entry')} without a place kept in its metadata, for the way back"
         blocks.append(Notes("", (line,)))
     return tuple(blocks)
+
+
+def sentence(blocks: Sequence[Block], /) -> str:
+    """What `written` says, as one text."""
+    told = [
+        block.text if isinstance(block, Verdict) else "; ".join(block.lines)
+        for block in blocks
+        if not isinstance(block, Table)
+    ]
+    return ". ".join(f"{text[0].upper()}{text[1:]}" if number else text for number, text in enumerate(told))
 
 
 def by_kind(plan: Plan, /) -> tuple[Count, Count]:

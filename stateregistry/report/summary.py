@@ -6,7 +6,7 @@ Statistics are never called parameters, and an alias is never counted twice. Rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -14,9 +14,12 @@ from stateregistry.entry import Entry, Kind
 from stateregistry.report import spelling
 from stateregistry.report.blocks import Bar, Block, Column, Notes, Table, Verdict
 from stateregistry.report.folding import Branch, fold
+from stateregistry.report.folding import rows as folding_rows
 
 if TYPE_CHECKING:
+    from stateregistry.layers.vocabulary import Layer
     from stateregistry.registry import StateRegistry
+    from stateregistry.tools.statistics import Statistics
 
 #: Lines of the folded tree that are shown unless all are asked for.
 LINES = 80
@@ -243,12 +246,61 @@ def listing(facts: Summary, /, order: Iterable[str]) -> Table:
     return Table("every entry", columns, tuple(rows))
 
 
-def notes(facts: Summary, /) -> tuple[Block, ...]:
-    """What to look at, and where kinds come from."""
+def notes(facts: Summary, statistics: Mapping[str, Statistics] | None = None, /) -> tuple[Block, ...]:
+    """What to look at, in the metadata and, where they were read, in the values; and where kinds come from."""
     found: list[Block] = []
-    if facts.odd:
-        found.append(Notes("look at", facts.odd))
+    odd = list(facts.odd)
+    if statistics is not None:
+        from stateregistry.report import values
+
+        odd += values.odd(statistics, facts.entries)
+    if odd:
+        found.append(Notes("look at", tuple(odd)))
     if facts.inferred:
         which = "kinds are" if facts.inferred == len(facts.entries) else f"{facts.inferred} kinds are"
         found.append(Notes("", (f"{which} inferred from names: the file does not say what is a parameter",)))
     return tuple(found)
+
+
+def layers(found: Sequence[Layer], /, *, everything: bool = False) -> tuple[Block, ...]:
+    """How many layers there are of each kind, and every layer with the roles of its entries; alike ones folded."""
+    if not found:
+        return (Notes("layers", ("no layer is known: a file says none, and its names and shapes tell of none",)),)
+    counts = Counter(layer.kind for layer in found)
+    told = ", ".join(
+        f"{number} {kind}" for kind, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
+    guessed = sum(layer.inferred for layer in found)
+    rows = [
+        (
+            spelling.printable(layer.path) or "(the model)",
+            layer.kind,
+            layer.type,
+            ", ".join(f"{role}: {spelling.printable(_below(layer, key))}" for role, key in layer.roles.items()),
+        )
+        for layer in found
+    ]
+    shown = rows if everything else folding_rows(rows)
+    limit = None if everything else LINES
+    note = (
+        f"{len(shown) - limit} more lines; all of them with --all" if limit is not None and len(shown) > limit else ""
+    )
+    columns = (Column("layer"), Column("kind"), Column("type"), Column("roles", wraps=True))
+    inferred = f"; {guessed} of them inferred from names and shapes" if guessed else ""
+    return (Table(f"layers: {told}{inferred}", columns, tuple(shown[:limit]), note),)
+
+
+def _below(layer: Layer, key: str) -> str:
+    base = layer.path if layer.base is None else layer.base
+    return key.removeprefix(f"{base}/") if base else key
+
+
+def layer_rows(found: Sequence[Layer], /) -> list[dict[str, Any]]:
+    """Layers as JSON types."""
+    return [
+        {
+            "path": layer.path, "kind": layer.kind, "type": layer.type, "inferred": layer.inferred,
+            "roles": dict(layer.roles), "config": dict(layer.config),
+        }
+        for layer in found
+    ]  # fmt: skip

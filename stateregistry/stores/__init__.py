@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["safetensors"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "safetensors":
-        import importlib
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
-        return importlib.import_module("stateregistry.stores.safetensors")
-    message = f"module 'stateregistry.stores' has no attribute {name!r}"
-    raise AttributeError(message)
+    def __getattr__(name: str) -> Any:
+        if name == "safetensors":
+            import importlib
+
+            return importlib.import_module("stateregistry.stores.safetensors")
+        message = f"module 'stateregistry.stores' has no attribute {name!r}"
+        raise AttributeError(message)

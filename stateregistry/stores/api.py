@@ -8,8 +8,8 @@ the file appears complete or not at all. Finds stores by entry point and knows n
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from stateregistry import errors, plugins
 from stateregistry.registry import StateRegistry
 from stateregistry.stores.atomic import destination, replacing
+from stateregistry.stores.atomic_folder import replacing_folder
 from stateregistry.stores.base import (
     Document,
     FileRegistry,
@@ -26,20 +27,22 @@ from stateregistry.stores.base import (
     OpensPart,
     OpensWithin,
     Progress,
+    WritesFolder,
 )
+from stateregistry.stores.folder import files_below
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.memory import ArraysRegistry, PersistentPart
 from stateregistry.stores.sidecar import replacing_pair
 from stateregistry.stores.streamed import as_it_is, held, position_of, stream
+from stateregistry.stores.url import RemotePath, path_of
 from stateregistry.streaming.engine import How
 from stateregistry.streaming.layout import Written
-from stateregistry.streaming.task import Held, Recipe, Stored
+from stateregistry.streaming.task import Held, Joined, Recipe, Stored
 
 if TYPE_CHECKING:
     from stateregistry.plugins import Store
 
 _HEAD = 4096
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PART = "::"
 
 
@@ -55,7 +58,8 @@ def open(  # noqa: A001  # the public name of the design
     """A lazy, read-only registry over a file. Use it as a context manager.
 
     Args:
-        path: the file, the index of a sharded checkpoint, or the directory that has one. `"file.pt::model"` is the state
+        path: the file, the index of a sharded checkpoint, or the directory that has one, or the URL of one of these, of
+            which only what is asked for is read. `"file.pt::model"` is the state
             under a sub-key of a file that holds several, names joined by `.`; `"file.pt::."` its root.
         format: the name of the store, for a file whose suffix says something else than its content.
         like: a registry or a native object: where the file does not say kinds and flags, those of its entries of the
@@ -67,7 +71,7 @@ def open(  # noqa: A001  # the public name of the design
     Raises:
         FileMissingError: no such file. FileAccessError: not readable.
         FileFormatError: of no known format, damaged, or its suffix says something else than its content.
-        UnsafeFileError: reading it would run code from it. UnsupportedError: a URL.
+        UnsafeFileError: reading it would run code from it. UnsupportedError: a URL whose server gives no parts of a file.
         KeyPathError, DuplicateKeyError: stored names that give no keys of their own.
     """
     file, part = _split(path)
@@ -97,7 +101,7 @@ def save(
 
     Args:
         source: a registry, a native object, or a mapping from key to NumPy array.
-        path: the file to write; its suffix names the format.
+        path: the file to write, or a URL, to which it is sent when it is whole; its suffix names the format.
         format: the name of the store, where the suffix does not.
         shard_bytes: cut the values into several files of at most so many bytes, where the format has shards; the
             path that is returned is that of their index then.
@@ -115,15 +119,31 @@ def save(
         UnsupportedError: no store for the suffix, a state that the format cannot hold, or source and target are one
             file. FileAccessError: the system refuses. In every case the target is as it was.
     """
-    target = Path(path)
-    if _URL.match(os.fspath(path)):
-        raise _no_urls(os.fspath(path))
+    target = path_of(path)
     store = _for_writing(target, format)
     registry = _registry(source)
     part = _writable(registry, target)
-    destination(target, overwrite=overwrite)
+    if isinstance(target, RemotePath):
+        from stateregistry.stores.upload import spooled  # lazy: only for URLs
+
+        with spooled(target, overwrite=overwrite) as local:
+            made = save(
+                registry, local, format=store.name, shard_bytes=shard_bytes, overwrite=overwrite, extra=extra,
+                progress=progress,
+            )  # fmt: skip
+        return target.with_name(made.name)
+    folder = isinstance(store, WritesFolder) and store.folder
+    if not folder:
+        destination(target, overwrite=overwrite)
     told: Progress = progress if progress is not None else _quiet
     more = {**(registry.document.extra if isinstance(registry, FileRegistry) else {}), **(extra or {})}
+    if folder:
+        if shard_bytes is not None:
+            message = f"{target}: the store {store.name!r} cuts its files by itself"
+            raise errors.UnsupportedError(message, hint="leave shard_bytes out, or write .safetensors")
+        with replacing_folder(target, overwrite=overwrite, known=lambda path: store.sniff(path, b"")) as temporary:
+            store.write(temporary, part, extra=more, progress=told)
+        return target
     if shard_bytes is not None:
         if not isinstance(store, LaysOut):
             message = f"{target}: the store {store.name!r} writes one file, however large"
@@ -173,6 +193,11 @@ def save_streamed(
     if not isinstance(store, LaysOut):
         return None
     part = _writable(source, path, origins)
+    if isinstance(path, RemotePath):
+        return _sent(
+            store, source, path, recipe=recipe, position=position, origins=origins, shard_bytes=shard_bytes,
+            overwrite=overwrite, extra=extra, how=how, token=token,
+        )  # fmt: skip
     destination(path, overwrite=overwrite or how.resume)
     document = None
     if isinstance(store, KeepsSidecar) and store.sidecar:
@@ -185,14 +210,48 @@ def save_streamed(
     )  # fmt: skip
 
 
-def place_of(source: StateRegistry, key: str, /) -> Stored | None:
+def _sent(
+    store: Store, source: StateRegistry, path: RemotePath, *, overwrite: bool, how: How, **more: Any
+) -> Written | None:
+    """As `save_streamed`, into a local directory and from there to a URL."""
+    from stateregistry.stores.upload import spooled  # lazy: only for URLs
+
+    if how.resume:
+        message = f"{path}: what is sent to a URL begins anew: nothing is left there of a run that was stopped"
+        raise errors.UnsupportedError(message, hint="leave resume out")
+    with spooled(path, overwrite=overwrite) as local:
+        written = save_streamed(source, local, format=store.name, overwrite=overwrite, how=how, **more)
+    return None if written is None else with_fields(written, path=path.with_name(written.path.name))
+
+
+def place_of(source: StateRegistry, key: str, /) -> Stored | Joined | None:
     """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
-    return source.place(source.aliases.get(key, key)) if isinstance(source, FileRegistry) else None
+    return source.origin(source.aliases.get(key, key)) if isinstance(source, FileRegistry) else None
 
 
 def files_of(source: StateRegistry, /) -> tuple[Path, ...]:
     """The files that the values of a registry come from, empty for a live one."""
     return source.files if isinstance(source, FileRegistry) else ()
+
+
+def refuse_damaged(source: StateRegistry, /) -> None:
+    """Hold every value of a file that carries digests against its own, and all that is not values.
+
+    Raises:
+        FileFormatError: something is not what was written; each is listed.
+    """
+    if not isinstance(source, FileRegistry) or not source.has_digests:
+        return
+    found = source.damaged()
+    if found:
+        listed = "; ".join(why if not key else f"{key!r}: {why}" for key, why in list(found.items())[:5])
+        message = f"{source.path}: is damaged in {len(found)} places: {listed}"
+        raise errors.FileFormatError(message, keys=tuple(key for key in found if key), hint="restore the file")
+
+
+def made_at(path: Path, /) -> Mapping[str, Path]:
+    """The files of an output: one by its name, those of a directory by their paths from there."""
+    return {name: path / name for name in files_below(path, DEFAULT)} if path.is_dir() else {path.name: path}
 
 
 def value_of(source: StateRegistry, key: str, /) -> np.ndarray:
@@ -233,20 +292,13 @@ def _quiet(key: str, nbytes: int, /) -> None:
 def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
     """The file and the sub-key."""
     text = os.fspath(path)
-    if _URL.match(text):
-        raise _no_urls(text)
     if _PART not in text or os.path.lexists(text):
-        return Path(text), ""
+        return path_of(text), ""
     file, _, part = text.rpartition(_PART)
     if not file or not part:
         message = f"{text!r}: '::' stands between a file and the sub-key of a state in it"
         raise errors.KeyPathError(message, keys=(text,), hint="'file.pt::.' is the root of a file")
-    return Path(file), part
-
-
-def _no_urls(text: str) -> errors.UnsupportedError:
-    message = f"{text!r} is a URL, and this version reads and writes local files"
-    return errors.UnsupportedError(message, hint="download it first")
+    return path_of(file), part
 
 
 def _open(store: Store, file: Path, part: str, limits: Limits) -> FileRegistry:
@@ -269,7 +321,7 @@ def _head(file: Path) -> bytes:
         if file.is_dir():
             return b""
         if not file.is_file():
-            if not os.path.lexists(file):
+            if isinstance(file, RemotePath) or not os.path.lexists(file):
                 raise errors.FileMissingError(f"{file}: there is no such file", hint="check the path")
             raise errors.FileAccessError(f"{file}: is not a regular file", hint="give the path of a checkpoint file")
         with file.open("rb") as handle:
@@ -365,17 +417,24 @@ def _registry(source: Any) -> StateRegistry:
 
 
 def _is_same(one: Path, two: Path) -> bool:
+    if isinstance(one, RemotePath) or isinstance(two, RemotePath):
+        return os.fspath(one) == os.fspath(two)
     try:
         return one.samefile(two)
     except OSError:
         return False  # one of them is not there, or cannot be looked at: `destination` says which
 
 
+def _is_inside(origin: Path, folder: Path) -> bool:
+    return any(_is_same(parent, folder) for parent in origin.absolute().parents)
+
+
 def _writable(source: StateRegistry, target: Path, origins: Sequence[Path] = ()) -> PersistentPart:
     """What is to be written, all of which can be."""
     part = PersistentPart(source)
     files = source.files if isinstance(source, FileRegistry) else tuple(origins)
-    if any(_is_same(origin, target) for origin in files):
+    folder = not isinstance(target, RemotePath) and target.is_dir()
+    if any(_is_same(origin, target) or (folder and _is_inside(origin, target)) for origin in files):
         message = f"{target}: is the file that the values come from"
         raise errors.UnsupportedError(message, hint="write to another path, then rename it")
     opaque = source.opaque

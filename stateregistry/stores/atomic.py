@@ -1,19 +1,23 @@
 """Replaces a file in one step, or not at all: the old file is whole until the new one is.
 
 The new content is written to a sibling, made durable, moved over the target by one rename, and the rename made durable.
-Whatever fails before, an interrupt included, removes the sibling and leaves the target as it was. What can be known
-before the work starts (no such directory, not writable, the target exists) is said before. POSIX. Imports no framework.
+Whatever fails before, an interrupt included, removes the sibling and leaves the target as it was; what a killed run has
+left, the next one of the same target removes. What can be known before the work starts (no such directory, not writable,
+the target exists) is said before. POSIX. Imports no framework.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import xxhash
 
 from stateregistry import errors
 
@@ -74,21 +78,56 @@ def replacing(path: Path, /, *, overwrite: bool = False) -> Iterator[Path]:
         FileMissingError, FileAccessError: see `destination`, and whatever the system refuses in between.
     """
     real = destination(path, overwrite=overwrite)
-    temporary = real.with_name(f".stateregistry-{secrets.token_hex(8)}.tmp{real.suffix[:16]}")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        temporary, handle = _temporary(real)
     except OSError as error:
         raise errors.FileAccessError(f"{path}: cannot be written beside: {error.strerror}") from error
     try:
-        yield temporary
-        _commit(temporary, real, path, overwrite=overwrite)
-    except BaseException as error:
-        _discard(temporary, error)
-        if isinstance(error, OSError) and not isinstance(error, errors.StateError):
-            message = f"{path}: writing failed: {error.strerror or error}; what was there is as it was"
-            raise errors.FileAccessError(message, hint="see that there is room and permission") from error
-        raise
+        try:
+            _sweep(real, temporary)
+            yield temporary
+            _commit(temporary, real, path, overwrite=overwrite)
+        except BaseException as error:
+            _discard(temporary, error)
+            if isinstance(error, OSError) and not isinstance(error, errors.StateError):
+                message = f"{path}: writing failed: {error.strerror or error}; what was there is as it was"
+                raise errors.FileAccessError(message, hint="see that there is room and permission") from error
+            raise
+    finally:
+        with suppress(OSError):  # nothing was written through it
+            os.close(handle)
     _sync_folder(real.parent, path)
+
+
+def _mark(real: Path) -> str:
+    """How the names of what is written beside a target begin."""
+    return f".stateregistry-{xxhash.xxh3_64_hexdigest(real.name.encode(errors='surrogateescape'))}-"
+
+
+def _temporary(real: Path) -> tuple[Path, int]:
+    """A new, empty sibling, and a descriptor whose lock says that somebody is at it."""
+    while True:
+        temporary = real.with_name(f"{_mark(real)}{secrets.token_hex(4)}.tmp{real.suffix[:16]}")
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks: then nobody removes what is not theirs
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if temporary.exists():
+            return temporary, handle
+        os.close(handle)  # removed by another run before it was locked
+
+
+def _sweep(real: Path, mine: Path) -> None:
+    """Remove what killed runs have left beside a target: files of its name that nobody holds."""
+    mark = _mark(real)
+    with suppress(OSError):  # what cannot be removed is in nobody's way
+        for other in list(os.scandir(real.parent)):
+            if other.name.startswith(mark) and other.name != mine.name and ".tmp" in other.name:
+                handle = os.open(other.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(other.path)  # noqa: PTH108  # of scandir
+                finally:
+                    os.close(handle)
 
 
 def _commit(temporary: Path, real: Path, path: Path, *, overwrite: bool) -> None:
@@ -108,12 +147,15 @@ def _commit(temporary: Path, real: Path, path: Path, *, overwrite: bool) -> None
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if real.exists() and real.samefile(temporary):
+            pass  # it was done, whatever the system says
+        elif error.errno not in _NO_LINKS:
             raise
-        if os.path.lexists(real):
+        elif os.path.lexists(real):
             raise _exists(path) from error
-        temporary.replace(real)
-        return
+        else:
+            temporary.replace(real)
+            return
     temporary.unlink()
 
 
@@ -125,13 +167,14 @@ def _discard(temporary: Path, error: BaseException) -> None:
 
 
 def _sync_folder(folder: Path, path: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOTSUP):
             return  # a file system whose directories need no sync
         message = f"{path}: is written, and whether it survives a power cut is not known: {error.strerror}"
         raise errors.FileAccessError(message, hint="check the disk") from error
-    finally:
-        os.close(handle)

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Layer
     from stateregistry.stores.limits import Limits
     from stateregistry.streaming.layout import Layout
-    from stateregistry.streaming.task import Stored
+    from stateregistry.streaming.origins import Joined, Stored
 
 __all__ = [
-    "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "LaysOut", "OpensPart", "OpensWithin", "Progress", "load_object",
+    "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "LaysOut", "OpensPart", "OpensWithin", "Progress", "WritesFolder",
+    "load_object",
 ]  # fmt: skip
 
 
@@ -68,6 +69,13 @@ class KeepsSidecar(Protocol):
 
 
 @runtime_checkable
+class WritesFolder(Protocol):
+    """A store whose output is a directory: where `folder` is true, `write` makes it at the path that it is given."""
+
+    folder: bool
+
+
+@runtime_checkable
 class LaysOut(Protocol):
     """A store that knows where in its files every value will lie before it is there, so that the engine can write them."""
 
@@ -84,6 +92,7 @@ class LaysOut(Protocol):
         """The files that `path` becomes, in shards of at most `shard_bytes` where that is given. Reads no values.
 
         Args:
+            extra: documents that travel in ours.
             before: names of the files of the output that was there when the run began that is resumed; `None` for a
                 new run.
 
@@ -236,6 +245,10 @@ class FileRegistry(ReadOnlyRegistry):
     def place(self, key: str, /) -> Stored | None:
         """Where in a file the value of a canonical key lies as it is: C order, little-endian; `None` where it does not."""
         return None
+
+    def origin(self, key: str, /) -> Stored | Joined | None:
+        """As `place`, and for a value of which several processes have written parts, where each of these lies."""
+        return self.place(key)
 
     def read(self, key: str, /) -> np.ndarray:
         """As `StateRegistry.read`, by positioned reads where the store has them.

@@ -18,7 +18,7 @@ ByteOrder = Literal["little", "big"]
 
 
 def decode(raw: np.ndarray, shape: tuple[int, ...], dtype: str, order: ByteOrder, where: str) -> np.ndarray[Any, Any]:
-    """File bytes, a contiguous `uint8` array of just the right length, as an array of a dtype.
+    """The raw bytes of a file, a contiguous `uint8` array of just the right length, as an array of a shape and dtype.
 
     No copy where the byte order is that of this machine.
 

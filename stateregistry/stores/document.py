@@ -61,6 +61,7 @@ class Document:
         """The document of a registry that is about to be written.
 
         Args:
+            source: the registry.
             names: the stored names that the format's spelling does not give, by key.
             extra: documents of others.
             ordered: the file will store the entries in native order, so that the document need not.
@@ -93,7 +94,11 @@ class Document:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Document:
-        """Read a document that a file carries.
+        """The document that a file carries.
+
+        Args:
+            text: its JSON.
+            where: the file, for messages.
 
         Raises:
             FileFormatError: not JSON, another schema, or a part of the wrong type.
@@ -136,11 +141,15 @@ class Document:
         return {key: text[n * _DIGEST : (n + 1) * _DIGEST] for n, key in enumerate(sorted(self.entries))}
 
     def with_digests(self, digests: Mapping[str, str], frame: str) -> Document:
-        """The same with the digests of all values, and of what is between them."""
+        """The same with the digests of all values, and that of what is between them, the frame."""
         return with_fields(self, digests="".join(digests[key] for key in sorted(self.entries)), frame=frame)
 
     def entry(self, key: str, shape: tuple[int, ...], dtype: str, where: str) -> Entry | None:
-        """The entry of a stored array, `None` where the document does not have it.
+        """The entry of a stored array, `None` where the document does not have its key.
+
+        Args:
+            shape, dtype: those of the array that is really there.
+            where: the file, for messages.
 
         Raises:
             FileFormatError: the document says of it what no entry can be.
@@ -161,6 +170,9 @@ class Document:
 
 def load_object(text: str | bytes, where: str) -> dict[str, Any]:
     """The object that a JSON text of ours is.
+
+    Args:
+        where: the file, for messages.
 
     Raises:
         FileFormatError: not JSON, no object, or an object with one name twice.

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, final
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.entry import DTYPES, Entry, numpy_dtype
+from stateregistry.entry import DTYPES, numpy_dtype
 from stateregistry.stores import bits
 from stateregistry.stores.base import FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry.stores.listed import OneFile
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.names import first_repeated
@@ -245,7 +246,7 @@ def open_gguf(path: Path, /, limits: Limits = DEFAULT) -> GgufRegistry:
 
 
 @final
-class GgufRegistry(FileRegistry):
+class GgufRegistry(OneFile):
     """A registry over a GGUF file.
 
     Attributes:
@@ -255,52 +256,34 @@ class GgufRegistry(FileRegistry):
     adapter: ClassVar[str] = "gguf"
 
     def __init__(self, file: MappedFile, header: Header) -> None:
-        super().__init__(file.path)
         names = [info.name for info in header.tensors]
         shapes = [info.shape for info in header.tensors]
         dtypes = [_PLAIN.get(info.form) for info in header.tensors]
         opaque = {info.name: _why(info.form) for info in header.tensors if info.form not in _PLAIN}
         listing = list_stored(Stored(names, shapes, dtypes, opaque=opaque), str(file.path))
+        super().__init__(file, listing)
         self.metadata = MappingProxyType(dict(header.metadata))
-        self._file, self._order = file, header.order
-        self._listed_entries = listing.entries
-        self._not_arrays = listing.opaque
-        self._names = listing.stored
+        self._order = header.order
         self._starts = {key: header.begin + info.offset for key, info in zip(listing.keys, header.tensors, strict=True)}
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside the file, by key."""
-        return MappingProxyType(dict(self._names))
 
     def place(self, key: str, /) -> Place | None:
         """Where the value lies."""
         if sys.byteorder == "big" or self._order == "big":
             return None
-        entry, file = self._listed_entries[key], self._file
+        entry, file = self._list.entries[key], self._file
         extents = ((self._starts[key], entry.nbytes),)
         return Place(file.absolute, file.size, file.modified, extents, entry.dtype, f"{self.path}: {key!r}")
 
     def _read(self, key: str, /) -> np.ndarray:
-        entry = self._listed_entries[key]
+        entry = self._list.entries[key]
         raw = self._file.view(self._starts[key], entry.nbytes)
         return bits.decode(raw, entry.shape, entry.dtype, self._order, f"{self.path}: {key!r}")
 
     def _load(self, key: str, /) -> np.ndarray:
-        entry = self._listed_entries[key]
+        entry = self._list.entries[key]
         array = np.empty(entry.shape, numpy_dtype(entry.dtype))
         self._file.copy_into(array, self._starts[key])
         return bits.settle(array, self._order, f"{self.path}: {key!r}")
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-        self._file.close()
 
 
 def _why(form: int) -> str:

@@ -24,13 +24,14 @@ class Limits:
         rank: axes of one array; NumPy holds no more than 64.
         name_chars: characters of the name of one array.
         document_bytes: our own metadata, residual included.
-        archive_members: members of a zip archive.
-        inflation: bytes that the compressed members of an archive hold for each byte of the file; the first 64 MiB are free.
+        archive_members: members of a zip archive, files of an Orbax directory.
+        inflation: bytes that compressed members of an archive, or a compressed array, hold for each byte of the file; the
+            first 64 MiB are free.
         npy_header_bytes: the header of one array of an `.npz` archive; NumPy stops at 10,000.
         pickle_bytes: the `data.pkl` of a torch archive, which holds no values.
         pickle_steps: instructions in it; torch writes 30 for each tensor.
         pickle_stack: values on its stack, and marks open at once.
-        nesting: containers within containers, where a sub-key is looked for.
+        nesting: containers within containers, where a sub-key is looked for; groups of an HDF5 file.
         expansion: elements of one strided tensor for each element of its storage (`expand` repeats without memory).
 
     Raises:
@@ -62,7 +63,10 @@ class Limits:
             raise ValueError(message)
 
     def check(self, name: str, found: int, where: str) -> None:
-        """Hold a number that a file declares against the limit of that name.
+        """Hold a number that was found in a file against the limit of that name.
+
+        Args:
+            where: the file and the place in it, for the message.
 
         Raises:
             FileFormatError: it is above.

@@ -54,7 +54,7 @@ class Stored:
         declared: name -> entry, where the file itself says the kind.
         abstract: names of arrays without values.
         aliases: name -> name of the first name that has the same place, where the format has such.
-        dialect: of the format.
+        dialect: of the format. separator: where names are cut, if that is known whatever they look like.
         document: ours, `None` for a foreign file.
     """
 
@@ -67,6 +67,7 @@ class Stored:
     abstract: frozenset[str] = frozenset()
     dialect: str = ""
     document: Document | None = None
+    separator: str = ""
 
 
 def list_stored(stored: Stored, where: str, /) -> Listing:
@@ -78,7 +79,7 @@ def list_stored(stored: Stored, where: str, /) -> Listing:
     """
     document = stored.document
     if document is None:
-        found = keys_of(stored.names, separator_of(stored.names, stored.dialect), where)
+        found = keys_of(stored.names, stored.separator or separator_of(stored.names, stored.dialect), where)
     else:
         _check_names(document, stored.names, where)
         found = keys_of(stored.names, DOT, where, given=document.names)

@@ -2,11 +2,13 @@
 
 Touching a page of a map that lies beyond the end of a file kills the process, so the length of the file is looked at
 before every access: a file that has shrunk or grown since it was opened is an error. Copies never go through the
-map, so that they cannot be hit by what happens in between. Imports NumPy, no framework.
+map, so that they cannot be hit by what happens in between. A URL has no map: what is looked at is read by ranges.
+Imports NumPy, no framework.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 import numpy as np
 
 from stateregistry import errors
+from stateregistry.streaming.remote import RemoteFile, is_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +43,12 @@ class MappedFile:
             FileMissingError: no such file. FileAccessError: a directory, a device, or not readable.
         """
         self.path = path
+        self._finalizer: weakref.finalize[..., Self]
+        self._map: mmap.mmap | None = None
+        self._remote: RemoteFile | None = None
+        if is_url(os.fspath(path)):
+            self._open_url(os.fspath(path))
+            return
         try:
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except FileNotFoundError as error:
@@ -47,9 +56,8 @@ class MappedFile:
             raise errors.FileMissingError(message, hint="check the path") from error
         except OSError as error:
             raise errors.FileAccessError(f"{path}: cannot be opened: {error.strerror or error}") from error
-        self._finalizer = weakref.finalize(self, os.close, handle)
+        self._finalizer = weakref.finalize(self, _closed, handle)
         self._handle = handle
-        self._map: mmap.mmap | None = None
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             self.close()
@@ -57,6 +65,11 @@ class MappedFile:
             raise errors.FileAccessError(f"{path}: is {what}", hint="give the path of a checkpoint file")
         self.size = status.st_size
         self.modified = status.st_mtime_ns
+
+    def _open_url(self, url: str) -> None:
+        file = self._remote = RemoteFile(url)
+        self._finalizer = weakref.finalize(self, file.close)
+        self.size, self.modified = file.size, file.stamp
 
     def close(self) -> None:
         """Release the file. Views that were handed out keep the map alive until they are gone."""
@@ -72,6 +85,8 @@ class MappedFile:
     @property
     def absolute(self) -> str:
         """The path, for a worker whose current directory is another one."""
+        if self._remote is not None:
+            return self._remote.url
         return os.path.abspath(self.path)  # noqa: PTH100  # links stay as they are
 
     @property
@@ -83,7 +98,7 @@ class MappedFile:
         if self.closed:
             message = f"{self.path}: the registry over this file is closed"
             raise errors.UnsupportedError(message, hint="read the values inside the with block")
-        size = os.fstat(self._handle).st_size
+        size = os.fstat(self._handle).st_size if self._remote is None else self._remote.size
         if size != self.size:
             message = f"{self.path}: has {size:,} bytes, and had {self.size:,} when it was opened"
             hint = "another program writes this file: open it again when it is done"
@@ -93,7 +108,7 @@ class MappedFile:
             raise errors.FileFormatError(message, expected=size, found=offset + nbytes)
 
     def view(self, offset: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Bytes of the file as a read-only `uint8` array over the map.
+        """Bytes of the file as a read-only `uint8` array over the map; of a URL, as they are read now.
 
         Raises:
             FileFormatError: the file has changed its length, or the bytes lie outside. UnsupportedError: closed.
@@ -101,6 +116,10 @@ class MappedFile:
         self._check(offset, nbytes)
         if nbytes == 0:
             return np.frombuffer(b"", np.uint8)
+        if self._remote is not None:
+            target = np.empty(nbytes, np.uint8)
+            self.copy_into(target, offset)
+            return target
         if self._map is None:
             try:
                 self._map = mmap.mmap(self._handle, self.size, access=mmap.ACCESS_READ)
@@ -116,6 +135,10 @@ class MappedFile:
         """
         self._check(offset, target.nbytes)
         if target.nbytes == 0:
+            return
+        if self._remote is not None:
+            self._remote.check()
+            self._remote.read_into(target, offset)
             return
         buffer = target.reshape(-1).view(np.uint8).data
         done = 0
@@ -136,6 +159,8 @@ class MappedFile:
             FileFormatError, FileAccessError, UnsupportedError: as `copy_into`.
         """
         self._check(offset, nbytes)
+        if self._remote is not None:
+            return self._remote.read(offset, nbytes)
         try:
             raw = os.pread(self._handle, nbytes, offset)
         except OSError as error:
@@ -145,3 +170,9 @@ class MappedFile:
         target = np.empty(nbytes, np.uint8)  # a signal or a network share cut the read short: in steps then
         self.copy_into(target, offset)
         return target.tobytes()
+
+
+def _closed(handle: int) -> None:
+    """Close a descriptor that was only read from: nothing can be lost by it."""
+    with contextlib.suppress(OSError):
+        os.close(handle)

@@ -11,29 +11,27 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NoReturn, final
 
 import numpy as np
-import xxhash
 
 from stateregistry import errors
-from stateregistry.entry import DTYPES, EXTENDED, Entry
-from stateregistry.stores import bits, zip_inflate
+from stateregistry.entry import DTYPES, EXTENDED
+from stateregistry.stores import bits, zip_frame, zip_inflate
 from stateregistry.stores.base import FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.document import Document, load_object
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry.stores.listed import OneFile
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.npy_header import MAGIC, NpyHeader, carrier, header_length, parse_npy_header
-from stateregistry.stores.npz_write import FRAME, RECORD, SUFFIX, write_npz
+from stateregistry.stores.npz_write import RECORD, SUFFIX, write_npz
 from stateregistry.stores.zip_archive import LOCAL_MAGIC, Member, read_directory
-from stateregistry.streaming.digests import NONE_YET
 from stateregistry.streaming.task import Stored as Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Any
 
@@ -178,7 +176,7 @@ def _document(file: MappedFile, member: Member | None, limits: Limits) -> tuple[
 
 
 @final
-class NpzRegistry(FileRegistry):
+class NpzRegistry(OneFile):
     """A registry over an `.npz` archive."""
 
     adapter: ClassVar[str] = "npz"
@@ -186,33 +184,14 @@ class NpzRegistry(FileRegistry):
     def __init__(
         self, file: MappedFile, arrays: Mapping[str, _Array], opaque: Mapping[str, str], document: Document | None
     ) -> None:
-        super().__init__(file.path, document=document)
         names = (*arrays, *opaque)
         shapes = [array.header.shape for array in arrays.values()] + [()] * len(opaque)
         dtypes = [array.dtype for array in arrays.values()] + [None] * len(opaque)
         listing = list_stored(Stored(names, shapes, dtypes, opaque=opaque, document=document), str(file.path))
-        self._file = file
-        self._listed_entries = listing.entries
-        self._tied = listing.aliases
-        self._not_arrays = listing.opaque
-        self._names = listing.stored
+        super().__init__(file, listing, document=document)
         self._arrays = {key: arrays[name] for key, name in listing.stored.items()}
         #: Keys whose CRC-32 was found to fit.
         self._proven: set[str] = set()
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside the file, by key."""
-        return MappingProxyType(dict(self._names))
 
     def place(self, key: str, /) -> Place | None:
         """Where the value lies, `None` for one that is not stored as it is: compressed, or in another order.
@@ -265,32 +244,8 @@ class NpzRegistry(FileRegistry):
         return bits.decode(raw, shape[::-1], array.dtype, array.header.order, where).transpose()
 
     def _frame_problem(self) -> str | None:
-        size = self._file.size
-        begin = size - len(FRAME) - len(NONE_YET)
-        comment = self._file.read(max(begin, 0), size - max(begin, 0))
-        if not comment.startswith(FRAME):
-            return "what is not values carries no digest: another program has changed the archive"
-        state = xxhash.xxh3_128()
-        for first, last in self._between(begin + len(FRAME)):
-            for at in range(first, last, zip_inflate.PIECE):
-                state.update(self._file.read(at, min(zip_inflate.PIECE, last - at)))
-        state.update(NONE_YET.encode())
-        if state.hexdigest().encode() != comment[len(FRAME) :]:
-            return "what lies between its values is not what was written"
-        return None
-
-    def _between(self, end: int) -> Iterator[tuple[int, int]]:
-        """The stretches of the file that are not values."""
-        position = 0
-        for array in sorted(self._arrays.values(), key=lambda array: array.offset):
-            if array.mapped:
-                yield position, array.offset
-                position = array.offset + array.nbytes
-        yield position, end
-
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-        self._file.close()
+        arrays = [array for array in self._arrays.values() if array.mapped]
+        return zip_frame.problem(self._file, [(array.offset, array.offset + array.nbytes) for array in arrays])
 
 
 def _is_npz(path: Path, head: bytes) -> bool:

@@ -11,20 +11,17 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import xxhash
-
 from stateregistry import errors
 from stateregistry.entry import EXTENDED
+from stateregistry.stores import zip_frame
 from stateregistry.stores.bits import encode
 from stateregistry.stores.document import Document
 from stateregistry.stores.names import names_of
 from stateregistry.stores.npy_header import ALIGNMENT, npy_header
-from stateregistry.streaming.digests import NONE_YET, STEP, of_array
-from stateregistry.streaming.disk import File
+from stateregistry.streaming.digests import of_array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from stateregistry.registry import StateRegistry
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
 RECORD: Final = "stateregistry.json"
 #: What the names of arrays end with inside an archive.
 SUFFIX: Final = ".npy"
-#: What the comment of the archive begins with; a digest follows.
-FRAME: Final = b"stateregistry.frame="
 #: Bytes of the header before each member, less name and extra field.
 _FILE_HEADER: Final = 30
 #: Bytes that the name of a member can have.
@@ -64,8 +59,8 @@ def write_npz(path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any],
             values.append(_add(archive, stored[key] + SUFFIX, header, encode(value)))
             progress(key, entries[key].nbytes)
         _add(archive, RECORD, _text(document.with_digests(digests, ""), dtypes), None)
-        archive.comment = FRAME + NONE_YET.encode()
-    _seal(path, values)
+        zip_frame.leave_room(archive)
+    zip_frame.seal(path, values)
 
 
 def _text(document: Document, dtypes: Mapping[str, str]) -> bytes:
@@ -112,18 +107,3 @@ def _add(archive: zipfile.ZipFile, name: str, header: bytes, values: memoryview 
             member.write(values)
     end = stream.tell()
     return end - (len(values) if values is not None else 0), end
-
-
-def _seal(path: Path, values: Iterable[tuple[int, int]]) -> None:
-    """Write the digest of all that is not values over the zeros at the end."""
-    state, position = xxhash.xxh3_128(), 0
-    with File.writing(path) as file:
-        end = path.stat().st_size
-        buffer = np.empty(STEP, np.uint8)
-        for first, last in (*values, (end, end)):
-            for at in range(position, first, STEP):
-                piece = buffer[: min(STEP, first - at)]
-                file.read_into(piece, at)
-                state.update(piece.data)
-            position = last
-        file.write(state.hexdigest().encode(), end - len(NONE_YET))

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.entry import Entry, numpy_dtype
+from stateregistry.entry import numpy_dtype
 from stateregistry.stores import bits, safetensors_index
-from stateregistry.stores.base import Document, FileRegistry, Progress
+from stateregistry.stores.base import Document, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry.stores.listed import ListedFile
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.safetensors_header import Header, header_length, parse_header
@@ -125,7 +126,7 @@ def _document(
 
 
 @final
-class SafetensorsRegistry(FileRegistry):
+class SafetensorsRegistry(ListedFile):
     """A registry over one safetensors file, or over all shards of a checkpoint.
 
     Attributes:
@@ -145,36 +146,18 @@ class SafetensorsRegistry(FileRegistry):
         shared = [set(header.metadata.items()) for header in headers]
         metadata = dict(set.intersection(*shared)) if shared else {}
         bare = "torch" if metadata.get("format") == "pt" else dialect
-        super().__init__(path, dialect=bare, document=document)
         one = headers[0] if len(headers) == 1 else None
         names = one.names if one else [name for header in headers for name in header.names]
         shapes = one.shapes if one else [shape for header in headers for shape in header.shapes]
         dtypes = one.dtypes if one else [dtype for header in headers for dtype in header.dtypes]
         opaque = {name: reason for header in headers for name, reason in header.opaque.items()}
         listing = list_stored(Stored(names, shapes, dtypes, opaque=opaque, dialect=bare, document=document), str(path))
+        super().__init__(path, listing, dialect=bare, document=document)
         self.metadata = MappingProxyType(metadata)
         self._open_files, self._index = tuple(files), index
         self._texts = tuple(header.metadata.get(METADATA_NAME) for header in headers)
-        self._listed_entries = listing.entries
-        self._tied = listing.aliases
-        self._unknown_dtypes = listing.opaque
-        self._names = listing.stored
         starts = ((number, start) for number, header in enumerate(headers) for start in header.starts)
         self._starts = dict(zip(listing.keys, starts, strict=True))
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._unknown_dtypes
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside the file, by key."""
-        return MappingProxyType(dict(self._names))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -187,18 +170,18 @@ class SafetensorsRegistry(FileRegistry):
         if sys.byteorder == "big":
             return None
         number, start = self._starts[key]
-        entry, file = self._listed_entries[key], self._open_files[number]
+        entry, file = self._list.entries[key], self._open_files[number]
         where = f"{file.path}: {key!r}"
         return Place(file.absolute, file.size, file.modified, ((start, entry.nbytes),), entry.dtype, where)
 
     def _read(self, key: str, /) -> np.ndarray:
-        entry = self._listed_entries[key]
+        entry = self._list.entries[key]
         number, start = self._starts[key]
         raw = self._open_files[number].view(start, entry.nbytes)
         return bits.decode(raw, entry.shape, entry.dtype, "little", f"{self.path}: {key!r}")
 
     def _load(self, key: str, /) -> np.ndarray:
-        entry = self._listed_entries[key]
+        entry = self._list.entries[key]
         array = np.empty(entry.shape, numpy_dtype(entry.dtype))
         number, start = self._starts[key]
         self._open_files[number].copy_into(array, start)

@@ -120,6 +120,7 @@ def _json(raw: bytes, where: str, limits: Limits) -> tuple[tuple[str, Any], ...]
         _fail(where, f"the header begins with {raw[:8]!r}, expected '{{'")
     # Before 100 MB of `[0,0,0,...]` become a gigabyte of objects: no header has this many values for its entries.
     limits.check("entries", raw.count(b",") // 16, f"{where}: a sixteenth of the values in the header")
+    limits.check("entries", raw.count(b'"data_offsets"'), f"{where}: number of arrays")
     try:
         top = json.loads(raw.decode("utf-8"), object_pairs_hook=tuple, parse_float=refuse, parse_constant=refuse)
     except (ValueError, RecursionError) as error:

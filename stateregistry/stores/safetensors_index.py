@@ -110,6 +110,9 @@ def read(file: MappedFile, path: Path, limits: Limits) -> Index:
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
         message = f"{path}: has no weight_map from names of arrays to names of files"
         raise errors.FileFormatError(message, hint="the index is damaged: get it again")
+    if not weights:
+        message = f"{path}: names no arrays, and an index has at least one"
+        raise errors.FileFormatError(message, hint="the index is damaged: get it again")
     limits.check("entries", len(weights), f"{path}: number of arrays")
     document = metadata.get(METADATA_NAME) if isinstance(metadata, dict) else None
     if document is not None and not isinstance(document, str):
@@ -123,7 +126,7 @@ def read(file: MappedFile, path: Path, limits: Limits) -> Index:
 
 def _check_name(path: Path, shard: str) -> None:
     plain = shard not in ("", ".", "..") and not set(shard) & {"/", "\\", "\0"} and Path(shard).name == shard
-    if not plain or not shard.endswith(".safetensors"):
+    if not plain or not shard.isprintable() or not shard.endswith(".safetensors"):
         message = f"{path}: names the shard {shard[:200]!r}, which is not a .safetensors file of its directory"
         hint = "nothing outside of the directory was looked at; get the index from who made the checkpoint"
         raise errors.UnsafeFileError(message, found=(shard[:200],), hint=hint)

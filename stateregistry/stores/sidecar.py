@@ -225,14 +225,21 @@ def _prepare(path: Path, new_file: Path, document: Document, undo: ExitStack) ->
     beside = sidecar_path(path)
     old = beside.read_bytes() if beside.exists() else None
     before = _present(path)
-    undo.callback(_put_back, beside, old)
+    undo.callback(_put_back, beside, old, path, new.file)
     _write(path, new, before)
     return new, before
 
 
-def _put_back(beside: Path, old: bytes | None) -> None:
+def _put_back(beside: Path, old: bytes | None, path: Path, new: Fingerprint) -> None:
+    """After a failure, the sidecar that was there; unless the new file is in its place already, which is described."""
+    if path.exists() and Fingerprint.of(path) == new:
+        return
     if old is None:
-        beside.unlink(missing_ok=True)
+        try:
+            beside.unlink(missing_ok=True)
+        except OSError as error:
+            message = f"{beside}: describes a file that was not written, and cannot be removed: {error.strerror}"
+            raise errors.FileAccessError(message, hint="remove it") from error
         return
     with replacing(beside, overwrite=True) as temporary:
         temporary.write_bytes(old)

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, final
 
 import numpy as np
-import xxhash
 
 from stateregistry import errors, keys
 from stateregistry.entry import DTYPES, numpy_dtype
-from stateregistry.stores.base import FileRegistry
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.dcp_metadata import Checkpoint, Chunk, Described, read_metadata
-from stateregistry.stores.document import Document
+from stateregistry.stores.folder import frame_problem, read_document
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.links import refuse_leading_out
+from stateregistry.stores.listed import ListedFile
 from stateregistry.stores.listing import list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.names import DOT
@@ -33,21 +31,18 @@ from stateregistry.stores.torch_objects import Storage, Tensor, TorchDtype
 from stateregistry.stores.torch_tree import select_state
 from stateregistry.stores.torch_zip import is_contiguous, read_archive, shaped, span_of
 from stateregistry.stores.zip_archive import LOCAL_MAGIC
-from stateregistry.streaming.digests import NONE_YET
+from stateregistry.streaming.origins import Joined
 from stateregistry.streaming.task import Stored as Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from stateregistry.entry import Entry
     from stateregistry.stores.bits import ByteOrder
+    from stateregistry.stores.document import Document
     from stateregistry.stores.zip_archive import Member
 
 METADATA: Final = ".metadata"
-#: Our document, beside the metadata; torch does not look at it.
-DOCUMENT: Final = "stateregistry.json"
-_PIECE: Final = 1 << 22
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -81,7 +76,7 @@ def open_dcp(path: Path, /, *, part: str = "", limits: Limits = DEFAULT) -> DcpR
         found = read_metadata(raw, str(path / METADATA), limits)
         files = {name: _stat(path, name, end) for name, end in found.files.items()}
         state = select_state(_tree(found, where), part, where, limits)
-        document = None if part else _document(path, limits)
+        document = None if part else read_document(path, limits)
         return DcpRegistry(path, state, found, files, document, limits)
 
 
@@ -135,30 +130,9 @@ def _stat(folder: Path, name: str, end: int) -> _Known:
         return _Known(opened.size, opened.modified)
 
 
-def _document(folder: Path, limits: Limits) -> Document | None:
-    path = folder / DOCUMENT
-    if not path.exists():
-        return None
-    refuse_leading_out(folder, DOCUMENT)
-    with MappedFile(path) as file:
-        limits.check("document_bytes", file.size, f"{path}: length")
-        try:
-            text = file.read(0, file.size).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise errors.FileFormatError(f"{path}: is not text: {error}", hint="write it again") from error
-    return Document.from_json(text, str(path))
-
-
-def frame_of(folder: Path, files: tuple[str, ...], text: bytes) -> str:
-    """The digest of every byte of a checkpoint, its document included, in which the digest itself reads as zeros."""
-    state = xxhash.xxh3_128()
-    for name in (*sorted(files), METADATA):
-        with MappedFile(folder / name) as file:
-            state.update(f"{name}\0{file.size}\0".encode())
-            for at in range(0, file.size, _PIECE):
-                state.update(file.read(at, min(_PIECE, file.size - at)))
-    state.update(text)
-    return state.hexdigest()
+def frame_order(files: Iterable[str]) -> tuple[str, ...]:
+    """The files of a checkpoint in the order in which their digest takes them."""
+    return (*sorted(files), METADATA)
 
 
 def _fail(where: str, what: str) -> NoReturn:
@@ -206,7 +180,7 @@ class _Part:
 
 
 @final
-class DcpRegistry(FileRegistry):
+class DcpRegistry(ListedFile):
     """A registry over the state in one distributed checkpoint."""
 
     adapter: ClassVar[str] = "torch"
@@ -220,17 +194,13 @@ class DcpRegistry(FileRegistry):
         document: Document | None,
         limits: Limits,
     ) -> None:
-        super().__init__(path, dialect="torch", document=document)
-        self._known, self._limits, self._closed = files, limits, False
+        self.path, self._known, self._limits, self._closed = path, files, limits, False
         items = {item.name: item for item in found.items.values() if isinstance(item, Described)}
         values = self._without_copies(state, items, document)
         listing = list_stored(stored_of(values, document), str(path))
         told = dict(zip(listing.keys, values.values(), strict=True))
         tensors = {key: tensor for key, tensor in told.items() if isinstance(tensor, Tensor)}
-        self._listed_entries = listing.entries
-        self._tied = listing.aliases
-        self._not_arrays = listing.opaque
-        self._names = listing.stored
+        super().__init__(path, listing, dialect="torch", document=document)
         self._items = {key: items[tensors[key].storage.key] for key in listing.entries}
 
     def _without_copies(
@@ -256,20 +226,6 @@ class DcpRegistry(FileRegistry):
 
     def _equal(self, one: Described, two: Described) -> bool:
         return self._value(one).tobytes() == self._value(two).tobytes()
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has in the state, by key."""
-        return MappingProxyType(dict(self._names))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -316,16 +272,34 @@ class DcpRegistry(FileRegistry):
     def place(self, key: str, /) -> Place | None:
         """Where the value lies, if it lies in one piece as it is; `None` for one that has to be put together."""
         item = self._items[key]
-        if sys.byteorder == "big" or len(item.chunks) != 1 or item.dtype == "bool":
+        return self._place(item, item.chunks[0]) if len(item.chunks) == 1 else None
+
+    def origin(self, key: str, /) -> Place | Joined | None:
+        """As `place`, and for a tensor that was sharded over processes, where each of its parts lies as it is."""
+        item = self._items[key]
+        if len(item.chunks) == 1:
+            return self.place(key)
+        parts = []
+        for chunk in item.chunks:
+            part = self._place(item, chunk)
+            if part is None:
+                return None
+            parts.append(part)
+        offsets, sizes = (tuple(getattr(chunk, name) for chunk in item.chunks) for name in ("offsets", "sizes"))
+        return Joined(item.shape, item.dtype, tuple(parts), offsets, sizes, f"{self.path}: {key!r}")
+
+    def _place(self, item: Described, chunk: Chunk) -> Place | None:
+        """Where a part lies, if it is contiguous and nothing has to be done to its bits."""
+        if sys.byteorder == "big" or item.dtype == "bool":
             return None
-        with self._file(item.chunks[0].place.file) as file:
-            part = self._part(file, item, item.chunks[0])
+        with self._file(chunk.place.file) as file:
+            part = self._part(file, item, chunk)
             tensor = part.tensor
             if part.order == "big" or tensor.conjugate or tensor.negative or not is_contiguous(tensor):
                 return None
             begin, nbytes = span_of(tensor, part.records)
             extents = ((part.begin + begin, nbytes),)
-            return Place(file.absolute, file.size, file.modified, extents, item.dtype, f"{self.path}: {key!r}")
+            return Place(file.absolute, file.size, file.modified, extents, item.dtype, f"{self.path}: {item.name!r}")
 
     def _read(self, key: str, /) -> np.ndarray:
         return self._value(self._items[key])
@@ -348,14 +322,7 @@ class DcpRegistry(FileRegistry):
         return self._read(key)
 
     def _frame_problem(self) -> str | None:
-        frame = self.document.frame
-        if not frame:
-            return f"{DOCUMENT} carries no digest of the files"
-        with MappedFile(self.path / DOCUMENT) as file:
-            text = file.read(0, file.size).replace(frame.encode(), NONE_YET.encode(), 1)
-        if frame_of(self.path, tuple(self._known), text) != frame:
-            return "its files are not what was written"
-        return None
+        return frame_problem(self.path, frame_order(self._known), self.document)
 
     def close(self) -> None:
         """Nothing is open between reads; values can be read no more. Idempotent."""

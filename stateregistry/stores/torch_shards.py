@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NoReturn, final
 
 from stateregistry import errors
-from stateregistry.stores.base import FileRegistry
 from stateregistry.stores.document import load_object
 from stateregistry.stores.kinds import infer_kind, inferred
 from stateregistry.stores.links import refuse_leading_out
+from stateregistry.stores.listed import ListedFile
+from stateregistry.stores.listing import Listing
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.names import DOT, keys_of
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stateregistry.entry import Entry
+    from stateregistry.stores.base import FileRegistry
     from stateregistry.stores.limits import Limits
     from stateregistry.streaming.task import Stored as Place
 
@@ -97,6 +98,9 @@ def _weights(path: Path, limits: Limits) -> Mapping[str, str]:
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
         message = f"{path}: has no weight_map from names of tensors to names of files"
         raise errors.FileFormatError(message, hint="the index is damaged: get it again")
+    if not weights:
+        message = f"{path}: names no tensors, and an index has at least one"
+        raise errors.FileFormatError(message, hint="the index is damaged: get it again")
     limits.check("entries", len(weights), f"{path}: number of arrays")
     limits.check("name_chars", max(map(len, weights), default=0), f"{path}: length of a name")
     return weights
@@ -104,7 +108,7 @@ def _weights(path: Path, limits: Limits) -> Mapping[str, str]:
 
 def _check_name(path: Path, shard: str) -> None:
     plain = shard not in ("", ".", "..") and not set(shard) & {"/", "\\", "\0"} and Path(shard).name == shard
-    if not plain or not shard.endswith(_SHARDS):
+    if not plain or not shard.isprintable() or not shard.endswith(_SHARDS):
         message = f"{path}: names the shard {shard[:200]!r}, which is not a torch file of its directory"
         hint = "nothing outside of the directory was looked at; get the index from who made the checkpoint"
         raise errors.UnsafeFileError(message, found=(shard[:200],), hint=hint)
@@ -124,35 +128,20 @@ def _disagree(path: Path, what: str, wrong: Sequence[str]) -> NoReturn:
 
 
 @final
-class ShardedTorchRegistry(FileRegistry):
+class ShardedTorchRegistry(ListedFile):
     """A registry over the shards of one torch checkpoint."""
 
     adapter: ClassVar[str] = "torch"
 
     def __init__(self, path: Path, parts: Sequence[FileRegistry]) -> None:
-        super().__init__(path, dialect="torch")
         self._parts = tuple(parts)
         self._part_of = {key: part for part in parts for key in part}
         known = {key for part in parts for key in (*part, *part.aliases, *part.opaque)}
-        self._listed_entries = {
-            key: _inferred_again(key, part[key], part, known) for part in parts for key in part.native_order
-        }
-        self._tied = {alias: key for part in parts for alias, key in part.aliases.items()}
-        self._not_arrays = {key: why for part in parts for key, why in part.opaque.items()}
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside its file, by key."""
-        return MappingProxyType({key: name for part in self._parts for key, name in part.stored_names.items()})
+        entries = {key: _inferred_again(key, part[key], part, known) for part in parts for key in part.native_order}
+        tied = {alias: key for part in parts for alias, key in part.aliases.items()}
+        opaque = {key: why for part in parts for key, why in part.opaque.items()}
+        names = {key: name for part in parts for key, name in part.stored_names.items()}
+        super().__init__(path, Listing(tuple(entries), entries, opaque, tied, names), dialect="torch")
 
     @property
     def files(self) -> tuple[Path, ...]:

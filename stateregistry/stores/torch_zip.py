@@ -12,17 +12,17 @@ import math
 import struct
 import sys
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, final
 
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.entry import DTYPES, Entry, numpy_dtype
-from stateregistry.stores import bits
-from stateregistry.stores.base import Document, FileRegistry
+from stateregistry.entry import DTYPES, numpy_dtype
+from stateregistry.stores import bits, zip_frame
+from stateregistry.stores.base import Document
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
+from stateregistry.stores.listed import OneFile
 from stateregistry.stores.listing import list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.pickle_machine import Machine, Table
@@ -177,7 +177,7 @@ def _folder(members: Mapping[str, Member], where: str) -> str:
     """The top folder of the archive: torch takes that of the first member, and there must be no other."""
     found = [name.removesuffix(_PICKLE) for name in members if name.count("/") == 1 and name.endswith(_PICKLE)]
     first = next(iter(members), "").partition("/")[0]
-    if found != [first] or not first:
+    if found != [first] or first in ("", ".", ".."):
         listed = ", ".join(found) or "none"
         message = f"{where}: a torch archive has one folder with a data.pkl, and this one has {listed}"
         raise errors.FileFormatError(message, hint="the file is damaged, or was not written by torch.save")
@@ -255,7 +255,7 @@ class _Records:
 
 
 @final
-class TorchFileRegistry(FileRegistry):
+class TorchFileRegistry(OneFile):
     """A registry over the state in one torch file."""
 
     adapter: ClassVar[str] = "torch"
@@ -269,35 +269,16 @@ class TorchFileRegistry(FileRegistry):
         document: Document | None,
         limits: Limits,
     ) -> None:
-        super().__init__(file.path, dialect="torch", document=document)
         longest = max(map(len, state), default=0)
         limits.check("name_chars", longest, f"{file.path}: length of a name")
         # None is absence, as in a module: `register_buffer(name, None)` has no value to save.
         values = {name: value for name, value in state.items() if value is not None}
         listing = list_stored(stored_of(values, document), str(file.path))
         tensors = dict(zip(listing.keys, values.values(), strict=True))
-        self._file = file
+        super().__init__(file, listing, dialect="torch", document=document)
         self._order = order
         self._records = records
-        self._listed_entries = listing.entries
-        self._tied = listing.aliases
-        self._not_arrays = listing.opaque
-        self._names = listing.stored
         self._tensors = {key: tensors[key] for key in listing.entries}
-
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._listed_entries
-
-    def _aliases(self) -> Mapping[str, str]:
-        return self._tied
-
-    def _opaque(self) -> Mapping[str, str]:
-        return self._not_arrays
-
-    @property
-    def stored_names(self) -> Mapping[str, str]:
-        """The name that each entry has inside the file, by key."""
-        return MappingProxyType(dict(self._names))
 
     def place(self, key: str, /) -> Place | None:
         """Where the value lies, `None` for one that is not stored as it is: strided, flipped or in another byte order."""
@@ -329,9 +310,9 @@ class TorchFileRegistry(FileRegistry):
         where = f"{self.path}: {key!r}"
         return np.array(shaped(raw, tensor, self._order, where), order="C", copy=True)
 
-    def close(self) -> None:
-        """Release the file. Idempotent."""
-        self._file.close()
+    def _frame_problem(self) -> str | None:
+        records = {self._records[tensor.storage.key] for tensor in self._tensors.values() if isinstance(tensor, Tensor)}
+        return zip_frame.problem(self._file, [(record.offset, record.offset + record.size) for record in records])
 
 
 def is_contiguous(tensor: Tensor) -> bool:

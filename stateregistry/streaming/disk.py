@@ -18,6 +18,7 @@ from typing import final
 import numpy as np
 
 from stateregistry import errors
+from stateregistry.streaming.remote import RemoteFile, is_url
 
 #: Told the name of each system call before it is made; a test replaces it. What it raises is as if the call had.
 before: Callable[[str], None] | None = None
@@ -63,6 +64,7 @@ class File:
     def __init__(self, path: str | Path, handle: int) -> None:
         self.path = str(path)
         self._handle = handle
+        self._remote: RemoteFile | None = None
 
     @classmethod
     def reading(cls, path: str | Path, size: int | None = None, modified: int = 0) -> File:
@@ -71,6 +73,11 @@ class File:
         Raises:
             FileMissingError, FileAccessError. FileFormatError: it has another length than it had.
         """
+        if is_url(str(path)):
+            remote = cls(path, -1)
+            remote._remote = RemoteFile(str(path))
+            remote.expect(size, modified)
+            return remote
         try:
             _about_to("open")
             file = cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -118,10 +125,19 @@ class File:
         self.close()
 
     def close(self) -> None:
-        """Release it. Idempotent."""
+        """Release it. Idempotent.
+
+        Raises:
+            FileAccessError: a share says only now that it could not keep what was written.
+        """
+        if self._remote is not None:
+            self._remote.close()
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            os.close(handle)
+            try:
+                os.close(handle)
+            except OSError as error:
+                raise failure(self.path, "closing", error) from error
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -129,7 +145,9 @@ class File:
 
     @property
     def size(self) -> int:
-        """Its length now."""
+        """Its length now; of a URL, when it was opened."""
+        if self._remote is not None:
+            return self._remote.size
         return os.fstat(self._handle).st_size
 
     def expect(self, size: int | None, modified: int = 0) -> None:
@@ -138,12 +156,16 @@ class File:
         Raises:
             FileFormatError.
         """
-        status = os.fstat(self._handle)
+        if self._remote is not None:
+            found, changed = self._remote.size, self._remote.stamp
+        else:
+            status = os.fstat(self._handle)
+            found, changed = status.st_size, status.st_mtime_ns
         hint = "another program writes this file: open it again when it is done"
-        if size is not None and status.st_size != size:
-            message = f"{self.path}: has {status.st_size:,} bytes, and had {size:,} when it was opened"
-            raise errors.FileFormatError(message, expected=size, found=status.st_size, hint=hint)
-        if modified and status.st_mtime_ns != modified:
+        if size is not None and found != size:
+            message = f"{self.path}: has {found:,} bytes, and had {size:,} when it was opened"
+            raise errors.FileFormatError(message, expected=size, found=found, hint=hint)
+        if modified and changed != modified:
             raise errors.FileFormatError(f"{self.path}: has changed since it was opened", hint=hint)
 
     def read_into(self, buffer: np.ndarray, offset: int) -> None:
@@ -153,6 +175,9 @@ class File:
             FileFormatError: the file ends early. FileAccessError: reading failed.
         """
         if buffer.nbytes == 0:
+            return
+        if self._remote is not None:
+            self._remote.read_into(buffer, offset)
             return
         raw = buffer.reshape(-1).view(np.uint8).data
         done = 0
@@ -174,6 +199,10 @@ class File:
             FileFormatError, FileAccessError: as `read_into`.
         """
         view = raw.data
+        if self._remote is not None:
+            for row, offset in enumerate(offsets):
+                self._remote.read_into(raw[row * pitch : row * pitch + span], offset)
+            return
         handle, preadv = self._handle, os.preadv
         for row, offset in enumerate(offsets):
             at = row * pitch
@@ -203,6 +232,17 @@ class File:
             if count == 0:
                 raise failure(self.path, "writing", OSError(errno.ENOSPC, "nothing more could be written"))
             done += count
+
+    def empty(self) -> None:
+        """Take everything out of it.
+
+        Raises:
+            FileAccessError.
+        """
+        try:
+            os.ftruncate(self._handle, 0)
+        except OSError as error:
+            raise failure(self.path, "emptying", error) from error
 
     def allocate(self, size: int) -> None:
         """Give it its length, with room on the disk where the file system can promise it.
@@ -283,7 +323,10 @@ def unlink(path: Path) -> None:
     """Remove a name, if it is there.
 
     Raises:
-        OSError: as the system says.
+        FileAccessError.
     """
     _about_to("unlink")
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise failure(path, "removing", error) from error

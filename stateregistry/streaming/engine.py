@@ -25,6 +25,9 @@ from stateregistry.streaming.task import Outcome, Stopped, Task, perform
 #: Tasks are handed out until a batch has this many bytes or so many tasks.
 _BATCH_BYTES = 1 << 23
 _BATCH_TASKS = 256
+#: To other machines, batches are handed out that are larger, up to this, and so many for each worker.
+_LARGEST = 1 << 30
+_EACH = 32
 
 Told = Callable[[int, int], None]
 
@@ -67,14 +70,19 @@ class Meter:
                 self.told(self.done, max(self.total, self.done))
 
 
-def batches(tasks: Iterable[Task]) -> Iterator[tuple[Task, ...]]:
+def batch_bytes(total: int, workers: int) -> int:
+    """Bytes after which a batch for an executor is full: enough of them that all are busy, few enough to be handed out."""
+    return min(_LARGEST, max(_BATCH_BYTES, total // (_EACH * workers)))
+
+
+def batches(tasks: Iterable[Task], limit: int = _BATCH_BYTES) -> Iterator[tuple[Task, ...]]:
     """Tasks in groups that are worth handing out."""
     batch: list[Task] = []
     size = 0
     for task in tasks:
         batch.append(task)
         size += task.nbytes
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_TASKS:
+        if size >= limit or len(batch) >= _BATCH_TASKS:
             yield tuple(batch)
             batch, size = [], 0
     if batch:
@@ -128,7 +136,8 @@ def run(
                 ends[end.number] = beside.submit(finish, end.path, end.frames)
 
         try:
-            for batch in batches(tasks):
+            limit = _BATCH_BYTES if executor is None else batch_bytes(meter.total, workers)
+            for batch in batches(tasks, limit):
                 if pool is None:
                     took(perform(batch, meter.wrote))
                     continue

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 
 from stateregistry.entry import numpy_dtype
 from stateregistry.streaming.disk import File
-from stateregistry.streaming.task import Origin, Stored, spread
+from stateregistry.streaming.origins import Held, Joined, Origin, spread
 
 #: Elements of one piece.
 COUNT = 1 << 18
@@ -20,10 +22,13 @@ def pieces(origin: Origin) -> Iterator[np.ndarray]:
     Raises:
         FileFormatError: the file has changed, or ends early. FileAccessError.
     """
-    if not isinstance(origin, Stored):
+    if isinstance(origin, Held):
         flat = origin.array.reshape(-1)
         for start in range(0, flat.size, COUNT):
             yield flat[start : start + COUNT]
+        return
+    if isinstance(origin, Joined):
+        yield from _joined(origin)
         return
     dtype = numpy_dtype(origin.dtype)
     nbytes = sum(size for _, size in origin.extents)
@@ -34,6 +39,23 @@ def pieces(origin: Origin) -> Iterator[np.ndarray]:
             count = min(raw.size, nbytes - start)
             for offset, first, size in spread(origin.extents, start, count):
                 file.read_into(raw[first : first + size], offset)
+            yield buffer[: count // dtype.itemsize]
+
+
+def _joined(origin: Joined) -> Iterator[np.ndarray]:
+    dtype = numpy_dtype(origin.dtype)
+    nbytes = math.prod(origin.shape) * dtype.itemsize
+    buffer = np.empty(COUNT, dtype)
+    raw = buffer.view(np.uint8)
+    with ExitStack() as stack:
+        files = {}
+        for part in origin.parts:
+            if part.path not in files:
+                files[part.path] = stack.enter_context(File.reading(part.path, part.size, part.modified))
+        for start in range(0, nbytes, raw.size):
+            count = min(raw.size, nbytes - start)
+            for path, offset, first, size in origin.stretches(start, count):
+                files[path].read_into(raw[first : first + size], offset)
             yield buffer[: count // dtype.itemsize]
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
 
+import numpy as np
 import xxhash
 
 from stateregistry import errors
@@ -111,10 +112,10 @@ class Staging:
             journal.close()
 
     def _read_journal(self) -> list[dict[str, Any]]:
-        size = self._journal.size
-        raw = os.pread(self._journal.fileno(), size, 0)
+        raw = np.empty(self._journal.size, np.uint8)
+        self._journal.read_into(raw, 0)
         rows = []
-        for line in raw.split(b"\n"):
+        for line in raw.tobytes().split(b"\n"):
             try:
                 row = json.loads(line)
             except ValueError:
@@ -151,7 +152,7 @@ class Staging:
         header["replaces"] = list(self._layout.replaces)
         lines = [json.dumps(header), *([json.dumps({"done": self.proven})] if self.proven else [])]
         text = ("\n".join(lines) + "\n").encode()
-        os.ftruncate(self._journal.fileno(), 0)
+        self._journal.empty()
         self._journal.write(text, 0)
         self._tail = len(text)
         for file, part in zip(self._layout.files, self.parts, strict=False):
@@ -236,7 +237,7 @@ class Staging:
                 there = path.exists()
                 if there:
                     part.chmod(stat.S_IMODE(path.stat().st_mode) & 0o777)
-                disk.rename(part, path)
+                _rename(part, path)
                 self._moved += () if there else (path,)
                 return
             if not (self.sealed and path.exists() and path.samefile(part)):  # stopped between the two names
@@ -252,14 +253,16 @@ class Staging:
     def _link(part: Path, path: Path) -> None:
         try:
             disk.link(part, path)  # a rename would replace a file that appeared since it was looked for
-        except FileExistsError as error:
-            raise _exists(path) from error
         except OSError as error:
+            if path.exists() and path.samefile(part):
+                return  # it was done, whatever the system says
+            if isinstance(error, FileExistsError):
+                raise _exists(path) from error
             if error.errno not in NO_LINKS:
                 raise
             if os.path.lexists(path):
                 raise _exists(path) from error
-            disk.rename(part, path)
+            _rename(part, path)
 
     def restart(self) -> None:
         """Forget a sealed run whose files are not what its journal says."""
@@ -270,10 +273,13 @@ class Staging:
 
     def abandon(self, error: BaseException) -> None:
         """After a failure: leave nothing, or, to be resumed, the parts and the journal."""
-        if self._resume and not self._done:
+        if self._done:  # every file is in its place: only the end of the clearing away is missing
+            error.add_note(f"resume=True clears away what was there before ({self._journal_path.name})")
+            return
+        if self._resume:
             error.add_note(f"what is done is kept for resume=True in {self._journal_path.name}")
             return
-        moved = () if self._done else self._moved  # no manifest names them
+        moved = self._moved  # no manifest names them
         for part in (*self.parts, *moved):
             try:
                 part.unlink(missing_ok=True)
@@ -320,6 +326,14 @@ def remembered(target: Path) -> Remembered | None:
 def _exists(path: Path, more: str = "") -> errors.TargetExistsError:
     hint = f"pass overwrite=True to replace it{'; ' if more else ''}{more}"
     return errors.TargetExistsError(f"{path}: exists already", hint=hint)
+
+
+def _rename(part: Path, path: Path) -> None:
+    try:
+        disk.rename(part, path)
+    except OSError:
+        if part.exists() or not path.exists():
+            raise  # otherwise it was done, whatever the system says: nobody else moves a part that is locked
 
 
 def _is_ours(name: str) -> bool:

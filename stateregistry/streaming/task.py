@@ -21,6 +21,9 @@ from stateregistry.streaming import digests, tiles
 from stateregistry.streaming.buffers import Buffers
 from stateregistry.streaming.disk import File
 from stateregistry.streaming.geometry import Group, Window, boxes, follows_source, reading, runs, windows
+from stateregistry.streaming.origins import Extents, Held, Joined, Origin, Stored, spread
+
+__all__ = ["Extents", "Held", "Joined", "Origin", "Outcome", "Recipe", "Stopped", "Stored", "Task", "perform", "spread"]
 
 #: Bytes of one window as it is read: the larger, the longer the stretches that a transpose reads.
 WINDOW = 1 << 25
@@ -31,42 +34,6 @@ _CAST = 1 << 18
 _LINE = 64
 #: Pieces of so many bytes are worth telling the disk about.
 _HURRY = 1 << 20
-
-Extents = tuple[tuple[int, int], ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A value in a file: C order, little-endian, in one or more stretches.
-
-    Attributes:
-        path: the file. size, modified: what it has to have. extents: offset and bytes of each stretch.
-        where: what to call it in an error.
-    """
-
-    path: str
-    size: int
-    modified: int
-    extents: Extents
-    dtype: str
-    where: str = ""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A value in memory, C-contiguous or with all strides zero."""
-
-    array: np.ndarray
-
-    @property
-    def dtype(self) -> str:
-        """Its dtype."""
-        return self.array.dtype.name
-
-
-Origin = Stored | Held
 
 
 @final
@@ -268,8 +235,6 @@ class _Move:
         buffer = self._buffers.take("read", plan.reads * pitch, dtype)
         if origin.dtype == "bool":
             buffer[...] = 0  # what lies between rows is looked at with them
-        file = self._file(origin.path)
-        file.expect(origin.size, origin.modified)
         sizes = [one.axes[number].n for number in plan.outer]
         offsets = np.full((1,) * len(sizes), plan.base, np.int64)
         for place, number in enumerate(plan.outer):
@@ -278,7 +243,10 @@ class _Move:
         raw = buffer.view(np.uint8)
         width = dtype.itemsize
         stretches = [(int(at) * width) for at in offsets.reshape(-1)]
-        _read_rows(file, raw, pitch * width, plan.span * width, stretches, origin.extents)
+        if isinstance(origin, Joined):
+            self._read_joined(origin, raw, pitch * width, plan.span * width, stretches)
+        else:
+            _read_rows(self._source(origin), raw, pitch * width, plan.span * width, stretches, origin.extents)
         if origin.dtype == "bool" and raw.size:
             _check_bools(raw, origin.where)
         inside = {number: abs(steps[number]) for number in plan.inner}
@@ -289,6 +257,19 @@ class _Move:
         start = sum(inside[n] * (axis.n - 1) for n, axis in enumerate(one.axes) if steps[n] < 0)
         signed = [inside[n] if steps[n] >= 0 else -inside[n] for n in range(len(steps))]
         return _strided(buffer, start, one.shape, signed)
+
+    def _source(self, origin: Stored) -> File:
+        file = self._file(origin.path)
+        file.expect(origin.size, origin.modified)
+        return file
+
+    def _read_joined(self, origin: Joined, raw: np.ndarray, pitch: int, span: int, starts: Sequence[int]) -> None:
+        """As `_read_rows`, of a value whose parts lie in several files."""
+        files = {part.path: self._source(part) for part in origin.parts}
+        for row, start in enumerate(starts):
+            for path, offset, first, size in origin.stretches(start, span):
+                at = row * pitch + first
+                files[path].read_into(raw[at : at + size], offset)
 
     def _cast(self, array: np.ndarray) -> np.ndarray:
         task = self.task
@@ -314,20 +295,6 @@ class _Move:
                     self._out.hurry(offset, size)
         if self._wrote is not None:
             self._wrote(raw.size)
-
-
-def spread(extents: Extents, start: int, count: int) -> list[tuple[int, int, int]]:
-    """Where bytes `start` to `start + count` of a value lie: offset in the file, first of them, how many."""
-    if len(extents) == 1:
-        return [(extents[0][0] + start, 0, count)]
-    found = []
-    position = 0
-    for offset, size in extents:
-        low, high = max(start, position), min(start + count, position + size)
-        if low < high:
-            found.append((offset + low - position, low - start, high - low))
-        position += size
-    return found
 
 
 def _strided(flat: np.ndarray, start: int, shape: Sequence[int], steps: Sequence[int]) -> np.ndarray:

@@ -51,16 +51,18 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        message = f"module 'stateregistry.tools' has no attribute {name!r}"
-        raise AttributeError(message)
-    import importlib
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
 
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            message = f"module 'stateregistry.tools' has no attribute {name!r}"
+            raise AttributeError(message)
+        import importlib
+
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -50,7 +50,7 @@ class Derived(ReadOnlyRegistry):
 
     @classmethod
     def like(cls, registry: StateRegistry, compute: Callable[[str], np.ndarray]) -> Derived:
-        """Other values for the entries of a registry."""
+        """The entries of a registry with other values, which `compute` gives by key."""
         entries = {key: registry[key] for key in registry.native_order}
         return cls(
             entries, compute, aliases=registry.aliases, layers=registry.layers, opaque=registry.opaque,

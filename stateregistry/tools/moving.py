@@ -31,7 +31,7 @@ def ema(
     buffers: Literal["copy", "average"] = "copy",
     bias_correction: bool = True,
 ) -> Ema:
-    """An exponential moving average of the state of a model; `Ema` says how it is used. Arguments as there."""
+    """An exponential moving average of the state of a model; arguments and use as `Ema` says."""
     return Ema(reg, decay, buffers=buffers, bias_correction=bias_correction)
 
 
@@ -83,6 +83,9 @@ class Ema:
 
     def update(self, reg: StateRegistry | Any) -> None:
         """Count a state in.
+
+        Args:
+            reg: a registry or a live object, with the entries of the average.
 
         Raises:
             MismatchError: it does not have the entries of the average. AbstractError: it has no values. Nothing was counted.

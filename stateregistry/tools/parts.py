@@ -58,6 +58,10 @@ def split(reg: StateRegistry | Any, path: str) -> Derived:
 
     What is tied to a place outside of the part has that value, as a place of its own.
 
+    Args:
+        reg: a registry or a live object.
+        path: whole segments, `"model/encoder"`.
+
     Raises:
         UnknownKeyError: nothing lies under the path.
     """

@@ -12,6 +12,7 @@ from stateregistry.alignment.spelling import numbers, same, stems, tokens
 SAME = [
     ("layers/0/conv1", "layers_0/conv_1"), ("encoder/layer/3", "encoder/layer_3"), ("module/fc", "fc"),
     ("_orig_mod/a/b", "a/b"), ("LayerNorm_0", "layer_norm/0"), ("h.0.attn", "h/0/attn"),
+    ("stage0_self1_mlp", "stage_0/self_1/mlp"),
     ("block_1_conv_2/x", "block/1/conv2/x"), ("blocks/0/first_norm", "blocks/0/norm1"),
 ]  # fmt: skip
 DIFFERENT = [("layers/0", "layers/1"), ("conv1", "conv"), ("a/b", "ab"), ("layer/1/2", "layer/12"), ("norm1", "norm2")]

@@ -106,9 +106,97 @@ def test_states_in_the_names_of_two_frameworks_get_a_hint(run, torch_models):
     assert run("convert", "a.pt", "b.msgpack", *options).code == 0
     done = run("diff", "a.pt", "b.msgpack")
     assert done.code == 1
-    assert done.err == "a is in the names of torch and b in those of flax-linen: convert one of them first\n"
+    assert done.err.startswith(
+        "a is in the names of torch and b in those of flax-linen: convert one of them first, or ask\n"
+    )
+    command = done.err.splitlines()[-1].split()
+    assert command == ["stateregistry", "verify", "a.pt", "b.msgpack"]
+    # The values are found all the same, where bits tell them: a kernel with its axes in another order, a bias by its name.
+    assert "transposed" in done.out
 
 
 def test_unreadable_input_is_not_a_difference(run, file):
     done = run("diff", file, "absent.safetensors")
     assert done.code == 2
+
+
+def changed_torch(room, name, change):
+    """A file of the model of these tests with some values changed."""
+    model = stateregistry_numpy.Module()
+    rng = np.random.default_rng(3)
+    for n in range(4):
+        model.register_parameter(f"w{n}", rng.standard_normal((5, 5 + n)).astype(np.float32))
+        model.register_buffer(f"mean{n}", rng.standard_normal(5).astype(np.float32))
+    change(sr.of(model))
+    sr.save(model, room / name)
+    return name
+
+
+def test_what_moved_is_said_in_a_few_words(run, room):
+    before = changed_torch(room, "a.safetensors", lambda reg: None)
+    after = changed_torch(
+        room, "b.safetensors", lambda reg: reg.replace({f"mean{n}": np.ones(5, np.float32) for n in range(4)})
+    )
+    done = run("diff", before, after)
+    assert done.out.splitlines()[0].endswith("only buffers moved, no parameter did")
+    assert "moved" not in run("diff", before, after, "--only", "buffer").out
+
+
+def test_renames_transposes_and_casts_are_said_to_be_that(run, room):
+    rng = np.random.default_rng(0)
+    w, v, u = (rng.standard_normal((4, 6)).astype(np.float32) for _ in range(3))
+    sr.save({"a/w": w, "b/w": v, "c": u, "d": np.ones(3, np.float32)}, room / "a.safetensors")
+    changed = {"x/w": w, "b/w": np.ascontiguousarray(v.T), "c": u.astype(np.float16), "d": np.ones(3, np.float32)}
+    sr.save(changed, room / "b.safetensors")
+    done = run("diff", "a.safetensors", "b.safetensors")
+    assert done.code == 1
+    assert "1 renamed, 1 transposed, 1 cast, 1 entry of 3 elements identical" in done.out.splitlines()[0]
+    assert "float32 -> float16, rounded, nothing else" in done.out
+    assert "axes 1,0" in done.out
+    rows = {
+        row["b"]: row["kinds"] for row in run("diff", "a.safetensors", "b.safetensors", "--json").json["recognised"]
+    }
+    assert rows == {"x/w": ["renamed"], "b/w": ["transposed"], "c": ["cast"]}
+    plain = run("diff", "a.safetensors", "b.safetensors", "--by-name")
+    assert "1 only in a, 1 only in b" in plain.out
+    assert "2 with other metadata" in plain.out
+
+
+def test_a_prefix_of_all_names_is_said_once(run, room, file, model):
+    reg = sr.of(model)
+    sr.save({f"module/{key}": reg.read(key) for key in reg}, room / "wrapped.safetensors")
+    done = run("diff", file, "wrapped.safetensors")
+    assert "all names of b lie under module/; without it 9 names fit" in done.out
+    assert "9 entries of 99 elements identical but for the prefix of all names" in done.out.splitlines()[0]
+
+
+def test_tolerances_make_close_values_equal(run, room):
+    sr.save({"w": np.array([1.0, 2.0])}, room / "a.safetensors")
+    sr.save({"w": np.array([1.0, 2.0001])}, room / "b.safetensors")
+    assert run("diff", "a.safetensors", "b.safetensors").code == 1
+    done = run("diff", "a.safetensors", "b.safetensors", "--rtol", "1e-3")
+    assert done.code == 0
+    assert done.out.startswith("close: ")
+    assert "1 entry within rtol 0.001 and atol 0" in done.out
+    assert run("diff", "a.safetensors", "b.safetensors", "--atol", "1e-5").code == 1
+    assert run("diff", "a.safetensors", "b.safetensors", "--atol", "-1").code == 2
+
+
+def test_a_part_is_compared(run, file, changed):
+    assert run("diff", file, changed, "--only", "block1/*").code == 0
+    rows = run("diff", file, changed, "--only", "buffer", "--json").json["values"]
+    assert [row["key"] for row in rows] == ["block3/steps"]
+    nothing = run("diff", file, changed, "--only", "nothing/*")
+    assert nothing.code == 1
+    assert "nothing was compared" in nothing.err
+    assert "did you mean 'block1/weight'?" in run("diff", file, changed, "--only", "blok1/weight").err
+
+
+def test_the_numbers_of_a_difference_are_in_the_document(run, file, changed):
+    (row, _) = run("diff", file, changed, "--json").json["values"]
+    assert row["key"] == "block2/bias"
+    assert row["cosine"] == -1
+    assert row["scale"] == -1
+    assert row["rel_l2"] == 2
+    assert row["max_rel"] == row["mean_rel"] == 2
+    assert row["mean_abs"] > 0

@@ -13,6 +13,7 @@ import pytest
 
 import stateregistry as sr
 from stateregistry.cli import failures
+from stateregistry.cli.app import group
 
 
 class Harmful:
@@ -157,7 +158,7 @@ def test_no_command_shows_the_help_on_stderr(run):
     assert "inspect" in done.err
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert", "diff", "adapters"])
+@pytest.mark.parametrize("command", sorted(group.commands))
 def test_every_command_has_help_with_two_examples(run, command):
     done = run(command, "--help")
     assert done.code == 0
@@ -207,3 +208,18 @@ def test_a_file_that_may_not_be_read_is_refused(run, room, file, monkeypatch):
 
     monkeypatch.setattr("stateregistry.stores.api.open", forbidden)
     checked(run("inspect", file), 2, "Permission denied: model.safetensors")
+
+
+def test_a_prefix_that_all_names_have_is_told_with_the_command_that_takes_it_away(torch_models):
+    import torch_models as models
+
+    model = models.build()
+    values = {f"module/{key}": value for key, value in sr.snapshot(sr.of(model)).items()}
+    with pytest.raises(sr.errors.LoadError) as caught:
+        sr.load(model, values)
+    assert "all 9 unexpected names lie under 'module/', and without it 9 of them fit" in caught.value.hint
+    assert "stateregistry rename FILE OUT --name module=" in caught.value.hint
+    bare = {key: value for key, value in sr.snapshot(sr.of(model)).items() if not key.startswith("conv")}
+    with pytest.raises(sr.errors.LoadError) as caught:
+        sr.load(model, bare)
+    assert "lie under" not in caught.value.hint

@@ -169,3 +169,58 @@ def test_a_file_is_inspected_without_any_framework(process, file):
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_statistics_are_those_of_the_values(run, room):
+    sr.save({"w": np.array([1.0, -3.0, 0.0, np.nan]), "v": np.zeros(5, np.float32)}, room / "s.safetensors")
+    done = run("inspect", "s.safetensors", "--stats")
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.partition("  values")[2].splitlines()[2:]}
+    assert lines["w"] == ["-3", "1", "-0.6667", "1.7", "3.162", "1", "1"]
+    assert "1 entry has NaN, 1 in all: w" in done.out
+    assert "1 entry is all zero: v" in done.out
+    stats = run("inspect", "s.safetensors", "--stats", "--json").json["stats"]
+    assert stats["w"]["nan"] == 1
+    assert stats["v"]["zero"] == 5
+    assert "stats" not in run("inspect", "s.safetensors", "--json").json
+
+
+def test_layers_are_listed_with_their_roles_and_counted_by_kind(run, torch_models):
+    done = run("inspect", "torch_models:build", "--layers")
+    assert "layers: 1 batch_norm, 1 conv, 1 linear" in done.out
+    table = done.out.partition("  layers: ")[2]
+    assert "Conv2d" in table
+    assert "kernel: weight, bias: bias" in table
+    rows = run("inspect", "torch_models:build", "--layers", "--json").json["layers"]
+    assert [(row["path"], row["kind"]) for row in rows] == [
+        ("conv", "conv"),
+        ("norm", "batch_norm"),
+        ("head", "linear"),
+    ]
+
+
+def test_a_model_without_known_layers_says_so(run, file):
+    assert "no layer is known" in run("inspect", "factories:build", "--layers").out
+
+
+def test_entries_are_chosen_by_dtype(run, file):
+    rows = run("inspect", file, "--dtype", "int64", "--json").json["entries"]
+    assert [row["key"] for row in rows] == ["block1/steps", "block2/steps", "block3/steps"]
+    assert run("inspect", file, "--dtype", "float16").code == 1
+
+
+@pytest.mark.parametrize(
+    ("match", "meant"), [("blok2/bias", "block2/bias"), ("block1.wieght", "block1/weight"), ("blockk1/*", "block1")]
+)
+def test_a_name_that_nothing_matches_gets_the_one_that_was_meant(run, file, match, meant):
+    assert f"did you mean {meant!r}?" in run("inspect", file, "--match", match).err
+
+
+def test_statistics_of_a_template_without_values_are_none(run, room):
+    text = (
+        "\n\ndef abstract():\n    from stateregistry_numpy.cells import abstract_cells\n"
+        "    with abstract_cells():\n        return make(sn)\n"
+    )
+    (room / "factories.py").write_text((room / "factories.py").read_text() + text)
+    done = run("inspect", "factories:abstract", "--stats", "--html", "page.html")
+    assert done.code == 0
+    assert done.err == "the page is page.html\n"

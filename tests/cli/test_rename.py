@@ -96,3 +96,10 @@ def test_names_are_shown_up_to_a_number_and_all_on_request(run, room):
     cut = run("rename", "many.safetensors", "a.safetensors", "--name", "w=v")
     assert "30 more: --all" in cut.out
     assert run("rename", "many.safetensors", "b.safetensors", "--name", "w=v", "--all").out.count("v/") == 50
+
+
+def test_a_path_that_nothing_lies_under_gets_the_one_that_was_meant(run, file):
+    done = run("rename", file, "new.safetensors", "--name", "blokc1=first")
+    assert done.code == 2
+    assert "did you mean 'block1'?" in done.err
+    assert "did you mean 'block2/bias'?" in run("rename", file, "n.safetensors", "--drop", "block2/bais").err

@@ -88,10 +88,10 @@ def test_a_narrow_terminal_folds_a_long_name_and_cuts_nothing(room):
     model.register_parameter(name, np.ones(2))
     sr.save(model, room / "long.safetensors")
     seen = at_a_terminal(room, "inspect", "long.safetensors", "--all", "--color", "never", columns=60)[1]
-    first_column = "".join(
-        line[2:].split("  ")[0].strip() for line in seen.partition("every entry")[2].splitlines()[2:]
-    )
-    assert name in first_column
+    lines = [line.strip() for line in seen.partition("every entry")[2].splitlines()]
+    assert name in "".join(lines)
+    assert "float64" in seen
+    assert max(map(len, seen.splitlines())) <= 60
 
 
 def test_an_ascii_terminal_gets_ascii(process, room):
@@ -244,3 +244,60 @@ def test_a_document_is_strict_json():
         text
         == '{\n  "a": "inf",\n  "b": "nan",\n  "c": [\n    1,\n    [\n      "x"\n    ]\n  ],\n  "\\u00fc": null\n}\n'
     )
+
+
+@pytest.mark.parametrize("line", [["inspect", "{}"], ["inspect", "{}", "--stats", "--layers"], ["diff", "{}", "{}"],
+                                  ["convert", "{}", "x.npz", "--to", "numpy", "--dry-run"], ["adapters"]])  # fmt: skip
+def test_forty_columns_are_enough(room, file, line):
+    seen = at_a_terminal(room, *(part.format(file) for part in line), "--color", "never", columns=40)[1]
+    assert "Traceback" not in seen
+    assert max(len(text.rstrip("\r")) for text in seen.split("\n")) <= 40
+    # Names are whole, whatever has no room beside them.
+    assert line[0] in {"adapters", "diff"} or "block" in seen
+    assert "float3," not in seen
+    assert line[0] != "inspect" or "elements" in seen
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "big.safetensors", "--stats"],
+        ["inspect", "big.safetensors", "--html", "p.html"],
+        ["diff", "big.safetensors", "big2.safetensors", "--html", "p.html"],
+    ],
+)
+def test_an_interrupt_while_values_are_read_leaves_nothing(run, room, command, monkeypatch):
+    for name in ("big", "big2"):
+        sr.save({f"w{n}": np.ones(3) for n in range(20)}, room / f"{name}.safetensors")
+    from stateregistry.cli.progress import Bar as Progress
+
+    calls = []
+
+    def interrupted(self, done, total):
+        calls.append(done)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "__call__", interrupted)
+    done = run(*command)
+    assert (done.code, done.out) == (130, "")
+    assert done.err.startswith("error: interrupted")
+    assert {path.name for path in room.iterdir()} <= {
+        "big.safetensors",
+        "big2.safetensors",
+        "factories.py",
+        "__pycache__",
+    }
+
+
+def test_pages_and_rich_are_loaded_only_where_they_are_needed(room, file):
+    code = (
+        "import sys; from stateregistry.cli import main; code = main({!r});"
+        "heavy = {{'rich', 'stateregistry.pages.markup', 'stateregistry.pages.treemap', 'torch', 'jax'}} & set(sys.modules);"
+        "sys.exit(f'imports {{heavy}}' if heavy else code)"
+    )
+    for arguments in (["--help"], ["inspect", "--help"], ["inspect", str(file)], ["diff", str(file), str(file)]):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(arguments)], cwd=room, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr

@@ -158,7 +158,7 @@ _CHECKS = """\
 ## Checks
 
 How many mutants of the corpus each check kills, and how many of the others: those that were written with the checks at hand
-(`tests/conformance/test_mutants*.py`), and broken declarations of layers (`tests/mutants/layers.py`). Smoke checks and claims are
+(`tests/conformance/broken*.py`, `test_mutants_of_functions.py`), and broken declarations of layers (`tests/mutants/layers.py`). Smoke checks and claims are
 about harnesses: lying ones are their mutants (`tests/mutants/lying.py`, `tests/suite/test_smoke.py`).
 
 | check | corpus | others |

@@ -144,6 +144,81 @@ def test_the_line_that_is_shown_settles_it() -> None:
     assert np.abs(np.asarray(done.target["fc"](x)) - expected).max() < 1e-5
 
 
+class TorchDoubled(torch.nn.Linear):
+    """A subclass that computes something else of the same arrays."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class NnxDoubled(nnx.Linear):
+    def __call__(self, x: Any) -> Any:
+        return 2 * super().__call__(x)
+
+
+class LinenDense(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        kernel = self.param("kernel", nn.initializers.normal(), (x.shape[-1], S + 2))
+        return x @ kernel + self.param("bias", nn.initializers.ones, (S + 2,))
+
+
+class TorchGain(torch.nn.Module):
+    """Named like a norm, and centred at zero, as those of Gemma are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(S))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1 + self.weight)
+
+
+NOT_SQUARE = {
+    "a subclass of torch": (lambda: torch_net(TorchDoubled(S, S + 2)), "TorchDoubled"),
+    "a subclass of NNX": (lambda: nnx_net(NnxDoubled(S, S + 2, rngs=nnx.Rngs(0))), "NnxDoubled"),
+    "a Linen module of one's own": (lambda: linen(LinenDense), "LinenDense"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_SQUARE)
+def test_a_shape_that_leaves_one_layout_does_not_say_what_an_undeclared_type_computes(what: str) -> None:
+    make, name = NOT_SQUARE[what]
+    known = (
+        torch_net(torch.nn.Linear(S, S + 2)) if "torch" not in what else nnx_net(nnx.Linear(S, S + 2, rngs=nnx.Rngs(0)))
+    )
+    for source, target in ((make(), known), (known, make())):
+        plan = sr.plan(source, target)
+        assert {problem.problem for problem in plan.problems} == {"assumption"}
+        assert f"fc is a {__name__}.{name}, a type that nobody declared" in told(plan)
+        assert "it could be a linear (as the Linear on the other side)" in told(plan)
+        assert sr.plan(source, target, allow=("assumption",)).ok
+        assert sr.plan(source, target, rules={"layer": [{"path": "fc", "kind": "linear"}]}).ok
+
+
+def test_a_vector_of_an_undeclared_type_is_no_norm_for_certain_either() -> None:
+    for norm in (nnx.RMSNorm(S, rngs=nnx.Rngs(0)), nnx.LayerNorm(S, use_bias=False, rngs=nnx.Rngs(0))):
+        plan = sr.plan(torch_net(TorchGain()), nnx_net(norm))
+        assert [problem.problem for problem in plan.problems] == ["assumption"]
+        assert "TorchGain, a type that nobody declared" in told(plan)
+        assert sr.plan(torch_net(TorchGain()), nnx_net(norm), allow=("assumption",)).ok
+
+
+def test_an_einsum_that_is_no_linear_is_not_taken_for_one_by_its_shape() -> None:
+    """One matrix for each place of the sequence has the shape of a linear into heads."""
+    x = np.ones((2, S, S), np.float32)
+    source = torch_net(torch.nn.Linear(S, S * S))
+    target = linen(lambda name: nn.Einsum((S, S, S), "bti,tio->bto", name=name), x)
+    assert "fc is a flax.linen.linear.Einsum, a declared type, and yet no layer" in told(sr.plan(source, target))
+
+
+def test_a_convolution_with_kernels_of_its_own_everywhere_says_that_no_other_framework_has_it() -> None:
+    target = linen(lambda name: nn.ConvLocal(S, (3,), name=name), np.ones((2, 5, S), np.float32))
+    text = told(sr.plan(torch_net(torch.nn.Conv1d(S, S, 3)), target))
+    assert "fc is a flax.linen.linear.ConvLocal: it has a kernel for every place of its output" in text
+    assert "register_layer" not in text
+
+
 @pytest.mark.parametrize(("one", "two"), OTHERS)
 def test_parameters_of_their_own_on_both_sides_move_unchanged_and_for_certain(one: str, two: str) -> None:
     for framework in (one, two):
@@ -412,6 +487,27 @@ def test_a_norm_of_more_than_one_axis_that_names_alone_suggest_is_an_assumption(
     assert "ambiguous" in told(sr.plan(sr.of(wide), to="torch")) or "assumption" in told(
         sr.plan(sr.of(wide), to="torch")
     )
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_a_file_of_wrapped_weights_says_what_they_are_and_that_a_model_is_needed(ending: str, tmp_path: Any) -> None:
+    with pytest.warns(FutureWarning):
+        old = torch_net(torch.nn.utils.weight_norm(torch.nn.Linear(S, S)))
+    new = torch_net(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(S, S)))
+    spectral = torch_net(torch.nn.utils.spectral_norm(torch.nn.Linear(S, S)))
+    names = {"old": "fc/weight_g", "new": "fc/parametrizations/weight/original0", "spectral": "fc/weight_u"}
+    for what, module in (("old", old), ("new", new), ("spectral", spectral)):
+        sr.save(module, tmp_path / f"{what}.{ending}")
+        text = told(sr.plan(tmp_path / f"{what}.{ending}", to="flax-linen"))
+        norm = "spectral_norm" if what == "spectral" else "weight_norm"
+        assert names[what] in text
+        assert f"it is what {norm} of torch makes a weight of" in text
+        assert "give the model" in text
+
+
+def test_kinds_have_the_article_that_they_are_read_with() -> None:
+    source = torch_net(torch.nn.InstanceNorm1d(S, affine=True))
+    assert "an instance_norm (InstanceNorm1d)" in told(sr.plan(source, nnx_net(nnx.GroupNorm(S, 2, rngs=RNGS))))
 
 
 @pytest.mark.parametrize("dialect", ["torch", "flax-nnx"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,38 @@ def found(source: Any, target: Any, **options: Any) -> dict[str, tuple[Any, Any,
     plan = sr.plan(source, target, allow=("choice", "missing", "unexpected"), **options)
     assert {finding.path for finding in plan.findings} <= {"m"}
     return {one.name: (one.source, one.target, one.matters) for one in plan.findings}
+
+
+BARE_NORMS = {
+    "layer_norm(eps={}, normalized_axes=1)": (
+        lambda: torch.nn.LayerNorm(S, elementwise_affine=False),
+        lambda name: nn.LayerNorm(use_scale=False, use_bias=False, name=name),
+        lambda: nnx.LayerNorm(S, use_scale=False, use_bias=False, rngs=RNGS),
+    ),
+    "group_norm(eps={}, groups=2)": (
+        lambda: torch.nn.GroupNorm(2, S, affine=False),
+        lambda name: nn.GroupNorm(2, use_scale=False, use_bias=False, name=name),
+        lambda: nnx.GroupNorm(S, 2, use_scale=False, use_bias=False, rngs=RNGS),
+    ),
+    "instance_norm(eps={})": (
+        lambda: torch.nn.InstanceNorm1d(S),
+        lambda name: nn.InstanceNorm(use_scale=False, use_bias=False, name=name),
+        lambda: nnx.InstanceNorm(S, use_scale=False, use_bias=False, rngs=RNGS),
+    ),
+}
+
+
+@pytest.mark.parametrize("word", BARE_NORMS)
+def test_a_norm_without_scale_and_bias_has_an_eps_all_the_same(word: str) -> None:
+    """It holds nothing, so it is no layer of the registry; what it computes differs."""
+    native, linen, live = BARE_NORMS[word]
+    one, two = word.format(1e-05), word.format(1e-06)
+    sides = of_linen(linen, np.ones((2, 3, S), np.float32)), of_nnx(live())
+    for flax in sides:
+        assert found(of_torch(native()), flax) == {"function": (one, two, "evaluation")}
+        assert found(flax, of_torch(native())) == {"function": (two, one, "evaluation")}
+        assert hints(of_torch(native()), flax) == {"function": f"make it {one}"}
+    assert found(*sides) == {}
 
 
 def hints(source: Any, target: Any) -> dict[str, str]:
@@ -223,6 +256,15 @@ def test_groups_and_normalised_axes() -> None:
     wide = of_nnx(nnx.LayerNorm(S, reduction_axes=(-2, -1), rngs=RNGS))
     assert found(plain, wide) == {"normalized_axes": (1, 2, "evaluation")}
     assert hints(plain, wide) == {"normalized_axes": "set LayerNorm(reduction_axes=(-1,))"}
+
+
+def test_statistics_of_groups_that_are_repeated_along_other_axes() -> None:
+    x = jnp.zeros((2, 4, S))
+    make = functools.partial(nn.GroupNorm, 2, reduction_axes=(1, 2))
+    source = of_linen(make, x)
+    target = of_nnx(nnx.GroupNorm(S, num_groups=2, reduction_axes=(1, 2), rngs=RNGS))
+    assert found(source, target) == {"repeated_along": (-1, 1, "evaluation")}
+    assert found(source, of_linen(make, x)) == {}
 
 
 def test_an_embedding_that_reduces_shortens_or_leaves_a_row_out() -> None:

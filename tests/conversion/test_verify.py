@@ -176,6 +176,40 @@ def test_outputs_of_another_structure_or_shape_are_refused_with_both() -> None:
         outputs("text", "text")
 
 
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_outputs_without_one_finite_number_are_no_evidence(value: float) -> None:
+    """Whatever is computed from a NaN is one: two models that have nothing in common would agree."""
+    one, two = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    x = torch.full((2, 3), value)
+    found = sr.verify(one, two, forward=(lambda x: one(x) * NAN, lambda x: two(x) * NAN, x))
+    assert found.output_difference is None
+    assert found.outputs_skipped == "every output is a NaN or infinite on both sides"
+    assert "outputs were not compared: every output is a NaN" in str(found)
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["outputs_skipped"] == found.outputs_skipped
+    with pytest.raises(sr.StateError, match="every output is a NaN or infinite"):
+        found.outputs_equal()
+
+
+def test_one_finite_number_beside_nans_is_compared() -> None:
+    model = torch.nn.Linear(3, 3)
+    found = sr.verify(model, model, forward=(lambda x: x, lambda x: x, torch.tensor([NAN, 2.0])))
+    assert (found.output_difference, found.output_scale, found.outputs_skipped) == (0.0, 2.0, "")
+
+
+def test_models_without_outputs_are_not_compared() -> None:
+    model = torch.nn.Linear(3, 3)
+    found = sr.verify(model, model, forward=(lambda x: None, lambda x: None, torch.ones(1)))
+    assert found.outputs_skipped == "there is no output"
+
+
+def test_a_conversion_that_outputs_decide_refuses_outputs_that_say_nothing() -> None:
+    source, target = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    before = target.weight.detach().clone()
+    with pytest.raises(sr.StateError, match="cannot decide: every output is a NaN"):
+        sr.convert(source, target, forward=(lambda x: source(x) * NAN, lambda m, x: m(x) * NAN, torch.ones(1, 3)))
+    assert torch.equal(target.weight, before)
+
+
 def test_outputs_without_a_forward_pass_are_not_called_equal() -> None:
     with pytest.raises(sr.StateError, match="were not compared"):
         sr.verify(linears(), linears()).outputs_equal()

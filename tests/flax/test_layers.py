@@ -190,6 +190,7 @@ def test_nnx_layers_come_from_the_types_in_the_order_of_declaration():
         ("norm", "batch_norm", "BatchNorm", ("scale", "bias", "mean", "var")),
         ("blocks/0", "layer_norm", "LayerNorm", ("scale", "bias")),
         ("again", "linear", "Linear", ("kernel",)),
+        ("blocks/1", "linear", "Linear", ("kernel",)),
         ("embed", "embedding", "Embed", ("embedding",)),
     ]
     conv, norm, *_ = reg.layers

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx
 from flax.core import freeze
 from flax.training import train_state
@@ -70,19 +72,82 @@ def test_what_is_nearly_linen_variables_is_explained(near, hint):
 @pytest.mark.parametrize(
     ("near", "hint"),
     [
-        (nnx.state(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), "nnx.merge"),
         (nnx.graphdef(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), "nnx.merge"),
         (nnx.split(nnx.Linear(1, 1, rngs=nnx.Rngs(0))), "nnx.merge(*parts)"),
         (nnx.Rngs(0), "adapter='flax-nnx'"),
         (nnx.Linear, "instance"),
     ],
-    ids=["state", "graphdef", "parts", "rngs", "class"],
+    ids=["graphdef", "parts", "rngs", "class"],
 )
 def test_what_is_nearly_an_nnx_module_is_explained(near, hint):
     assert not nnx_adapter.recognises(near)
     with pytest.raises(errors.AdapterError) as caught:
         sr.of(near)
     assert hint in caught.value.hint
+
+
+class Net(nn.Module):
+    """A module whose only state are statistics, or none at all."""
+
+    tracks: bool
+
+    @nn.compact
+    def __call__(self, x):
+        if self.tracks:
+            x = nn.BatchNorm(use_running_average=True, use_scale=False, use_bias=False, name="bn")(x)
+        return nn.LayerNorm(use_scale=False, use_bias=False)(x)
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_variables_without_parameters_are_variables_where_a_module_says_so(tracks):
+    x = np.ones((2, 3), np.float32)
+    variables = Net(tracks).init(jax.random.key(0), x)
+    assert set(variables) == ({"batch_stats"} if tracks else set())
+    reg = sr.of(variables, module=Net(tracks), args=(x,))
+    assert set(reg) == ({"bn/mean", "bn/var"} if tracks else set())
+    assert [layer.kind for layer in reg.layers] == ["batch_norm"] * tracks
+    with pytest.raises(errors.AdapterError):
+        sr.of(variables)
+    if tracks:
+        moved = reg.replace({"bn/mean": np.full(3, 2, np.float32)}).unwrap()
+        assert set(moved) == {"batch_stats"}
+        assert moved["batch_stats"]["bn"]["mean"].tolist() == [2.0] * 3
+        source = torch.nn.ModuleDict({"bn": torch.nn.BatchNorm1d(3, affine=False)})
+        done = sr.convert(source, reg, allow=("choice",))
+        assert set(done.target) == {"batch_stats"}
+
+
+def test_a_module_does_not_make_variables_of_what_is_none():
+    with pytest.raises(errors.AdapterError):
+        sr.of({"a": np.ones(2)}, module=Net(tracks=False), args=(np.ones((2, 3)),))
+    with pytest.raises(errors.AdapterError):
+        sr.of({"a": {"b": torch.ones(2)}}, module=Net(tracks=False), args=(np.ones((2, 3)),))
+
+
+def test_the_state_of_an_nnx_module_is_a_registry_whose_layers_are_inferred():
+    model = nnx.Dict({"fc": nnx.Linear(2, 3, rngs=nnx.Rngs(0)), "bn": nnx.BatchNorm(3, rngs=nnx.Rngs(0))})
+    state = nnx.state(model)
+    reg = sr.of(state)
+    assert dict(reg) == dict(sr.of(model))
+    assert reg.unwrap() is state
+    assert {(layer.path, layer.kind, layer.inferred) for layer in reg.layers} == {
+        ("fc", "linear", True),
+        ("bn", "batch_norm", True),
+    }
+    reg.replace({"fc/bias": np.full(3, 7, np.float32)})
+    assert state["fc"]["bias"][...].tolist() == [7.0] * 3
+
+
+def test_what_a_conversion_makes_for_nnx_can_be_opened_again():
+    model = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 3), "blocks": torch.nn.ModuleList([torch.nn.Linear(3, 3)])})
+    model["tied"] = model["fc"]
+    done = sr.convert(model, to="flax-nnx")
+    reg = sr.of(done.target)
+    assert dict(reg.aliases) == {"tied/bias": "fc/bias", "tied/kernel": "fc/kernel"}
+    fresh = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, 3), "blocks": torch.nn.ModuleList([torch.nn.Linear(3, 3)])})
+    fresh["tied"] = fresh["fc"]
+    sr.convert(done.target, fresh, allow=("assumption",))
+    assert sr.diff(sr.of(fresh), sr.of(model)).equal
 
 
 def test_nnx_objects_that_are_no_modules_are_taken_by_name():

@@ -70,7 +70,11 @@ def test_an_nnx_factory_gives_an_abstract_registry_that_can_be_filled(same):
     real = sr.of(NnxNet(nnx.Rngs(1)))
     assert reg.aliases == real.aliases == {"b/bias": "a/bias", "b/kernel": "a/kernel"}
     assert [str(reg[key]) for key in real] == [str(entry) for entry in real.values()]
-    assert [(layer.path, layer.kind) for layer in reg.layers] == [("a", "linear"), ("norm", "batch_norm")]
+    assert [(layer.path, layer.kind) for layer in reg.layers] == [
+        ("a", "linear"),
+        ("b", "linear"),
+        ("norm", "batch_norm"),
+    ]
     assert not any(entry.concrete for entry in reg.values())
     sr.load(reg, real)
     for key in real:

@@ -27,6 +27,24 @@ def data(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+class Cell(nn.Module):
+    """A cell run over a sequence, under the name that torch's layer has."""
+
+    cell: Any
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.RNN(self.cell(S, name="run"))(x)
+
+
+class LiveCell(nnx.Module):
+    def __init__(self, cell: Any) -> None:
+        self.run = cell
+
+    def __call__(self, x: Any) -> Any:
+        return nnx.RNN(self.run, rngs=nnx.Rngs(0))(x)
+
+
 @dataclass(frozen=True)
 class Case:
     """A layer type in both frameworks.

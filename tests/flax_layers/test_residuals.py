@@ -16,7 +16,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 import torch
-from cases import S, assert_close, data
+from cases import Cell, LiveCell, S, assert_close, data
 from flax import nnx
 from test_rows import Run
 from test_wrapped_conversions import rows as wrapped_rows
@@ -66,22 +66,6 @@ class LiveNorm(nnx.Module):
 
     def __call__(self, x: Any) -> Any:
         return self.bn(self.fc(x))
-
-
-class Cell(nn.Module):
-    cell: Any
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        return nn.RNN(self.cell(S, name="run"))(x)
-
-
-class LiveCell(nnx.Module):
-    def __init__(self, run: Any) -> None:
-        self.run = run
-
-    def __call__(self, x: Any) -> Any:
-        return nnx.RNN(self.run, rngs=nnx.Rngs(0))(x)
 
 
 def _norm() -> Trio:

@@ -28,6 +28,63 @@ def roles_of(reg: sr.StateRegistry, layer: sr.Layer) -> dict[str, tuple[tuple[st
     return found
 
 
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any, _: Any) -> Any:
+        return nn.SpectralNorm(nn.Dense(S, name="fc"), name="sn")(x, update_stats=False), None
+
+
+class ScannedNorm(nn.Module):
+    parameters: int
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        over = {"params": self.parameters, "batch_stats": 0}
+        return nn.scan(Normed, variable_axes=over, split_rngs={"params": True}, length=3)(name="blocks")(x, None)[0]
+
+
+def normed(seed: int) -> torch.nn.Module:
+    """Three linears under spectral_norm, each of which has converged."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def one() -> torch.nn.Module:
+        return torch.nn.ModuleDict({"fc": torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(S, S))})
+
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList(one() for _ in range(3))})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for _ in range(500):
+            run_normed(model.train(), torch.ones(1, S))
+    return model.eval()
+
+
+def run_normed(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    for block in model["blocks"]:
+        x = block["fc"](x)
+    return x
+
+
+@pytest.mark.parametrize("parameters", [0, 1])
+def test_what_is_computed_for_stacked_layers_is_computed_for_each(parameters: int) -> None:
+    """torch stores no sigma: of a stack it is an array, of which each layer computes its own."""
+    x = data(2, S)
+    source, target = normed(0), opened(ScannedNorm(parameters), x)
+    done = sr.convert(source, target, allow=("choice",))
+    variables = done.target
+    with torch.no_grad():
+        expected = run_normed(source, torch.from_numpy(x)).numpy()
+    assert_close(ScannedNorm(parameters).apply(variables, x), expected)
+    sigma = variables["batch_stats"]["blocks"]["sn"]["fc/kernel/sigma"]
+    weights = [block["fc"].weight.detach().numpy() for block in source["blocks"]]
+    originals = [block["fc"].parametrizations.weight.original.detach().numpy() for block in source["blocks"]]
+    wanted = [np.linalg.norm(one) / np.linalg.norm(two) for one, two in zip(originals, weights, strict=True)]
+    assert_close(np.asarray(sigma), np.array(wanted))
+    there = target.replace(sr.snapshot(sr.of(variables)))
+    again = sr.convert(there, normed(1), allow=("choice",), residual=done.residual).target
+    assert [key for key, value in source.state_dict().items() if not torch.equal(value, again.state_dict()[key])] == []
+
+
 class Body(nn.Module):
     @nn.compact
     def __call__(self, x: Any, _: Any) -> Any:

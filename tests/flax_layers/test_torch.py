@@ -13,7 +13,7 @@ import flax.linen as nn
 import numpy as np
 import pytest
 import torch
-from cases import S, assert_close, data, live, opened
+from cases import Cell, LiveCell, S, assert_close, data, live, opened
 from flax import nnx
 
 import stateregistry as sr
@@ -105,24 +105,6 @@ def _recurrent(name: str, native: Callable[[], Any], linen: Any, live: Any) -> P
         name, native, lambda: Cell(linen), lambda rngs: LiveCell(live(S, S, rngs=rngs)), (data(2, 5, S),),
         allow=("choice",),
     )  # fmt: skip
-
-
-class Cell(nn.Module):
-    """A cell run over a sequence, under the name that torch's layer has."""
-
-    cell: Any
-
-    @nn.compact
-    def __call__(self, x: Any) -> Any:
-        return nn.RNN(self.cell(S, name="run"))(x)
-
-
-class LiveCell(nnx.Module):
-    def __init__(self, cell: Any) -> None:
-        self.run = cell
-
-    def __call__(self, x: Any) -> Any:
-        return nnx.RNN(self.run, rngs=nnx.Rngs(0))(x)
 
 
 class Run(torch.nn.Module):
@@ -336,3 +318,58 @@ def test_a_recurrent_layer_without_bias_is_one_whose_biases_are_zero(cell: str, 
     assert {key: value.numpy().tobytes() for key, value in again.state_dict().items()} == {
         key: value.numpy().tobytes() for key, value in source.state_dict().items()
     }
+
+
+@BOTH
+@pytest.mark.parametrize("cell", WITHOUT_BIAS)
+def test_a_recurrent_layer_without_bias_finds_the_one_with_biases_under_another_name(cell: str, framework: str) -> None:
+    """There is one on either side: that one of them has no biases does not make them two."""
+    native, linen, live_cell = WITHOUT_BIAS[cell]
+    pair = _recurrent(cell, lambda: torch.nn.Sequential(native(S, S, bias=False, batch_first=True)), linen, live_cell)
+    source, target = pair.torch_module(), registry(pair, framework)
+    done = sr.convert(source, target)
+    assert_close(pair.run(framework, done.target), pair.run_torch(source))
+
+
+class Tied(torch.nn.Module):
+    def __init__(self, shared: bool) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(S, S)
+        self.b = self.a if shared else torch.nn.Linear(S, S)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+class LiveTied(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs, shared: bool) -> None:
+        self.a = nnx.Linear(S, S, rngs=rngs)
+        self.b = self.a if shared else nnx.Linear(S, S, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.b(np.tanh(self.a(x)))
+
+
+def test_a_shared_module_of_nnx_is_a_layer_at_each_of_its_paths() -> None:
+    assert [layer.path for layer in live(lambda rngs: LiveTied(rngs, shared=True)).layers] == ["a", "b"]
+
+
+@pytest.mark.parametrize("into", ["torch", "nnx"])
+def test_two_layers_that_are_equal_become_one_that_is_shared_and_others_do_not(into: str) -> None:
+    x = data(3, S)
+    separate = Tied(shared=False), live(lambda rngs: LiveTied(rngs, shared=False)).unwrap()
+    shared = Tied(shared=True), live(lambda rngs: LiveTied(rngs, shared=True)).unwrap()
+    source, target = (separate[1], shared[0]) if into == "torch" else (separate[0], shared[1])
+    with pytest.raises(errors.PlanError, match="they hold different bits and become one place"):
+        sr.convert(source, target)
+    equal = sr.of(source)
+    names = ("kernel", "bias") if into == "torch" else ("weight", "bias")
+    equal.replace({f"b/{name}": equal.read(f"a/{name}") for name in names})
+    done = sr.convert(source, target)
+    with torch.no_grad():
+        pair = (
+            [source(torch.from_numpy(x)), done.target(x)]
+            if into == "nnx"
+            else [source(x), done.target(torch.from_numpy(x))]
+        )
+    assert_close(np.asarray(pair[1]), np.asarray(pair[0]))

@@ -77,6 +77,14 @@ def test_the_move_back_undoes_the_move(case: tuple[str, tuple[int, ...], dict[st
     assert move.inverse().apply(move.apply(array)).tobytes() == array.tobytes()
 
 
+def test_a_family_that_is_one_native_axis_is_the_axis_of_that_name() -> None:
+    """One side calls a vector `features`, the other says that all axes of the features are in one: the same vector."""
+    x = np.arange(4.0)
+    for source, target in (("features", "(*features)"), ("(*features)", "features"), ("(*features)", "(*features)")):
+        assert axes.derive(source, (4,), target, (4,)).apply(x).tolist() == x.tolist()
+    assert axes.derive("*features", (2, 3), "(*features)", (6,)).apply(np.ones((2, 3))).shape == (6,)
+
+
 def test_parts_inside_every_head_are_taken_out_head_by_head() -> None:
     array = filled((12, 2))  # two heads, and in each of them two rows of q, then of k, then of v
     parts = axes.bind("(heads=2 q|k|v: head_dim) in", array.shape).expand(array)

@@ -1,4 +1,4 @@
-"""Mutants of chapter 8, part four: values that are borrowed, misread for their form, or never arrive."""
+"""Mutants of chapter 8, part five: values that are borrowed, misread for their form, or never arrive."""
 
 from __future__ import annotations
 

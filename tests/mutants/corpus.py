@@ -7,20 +7,27 @@ Each must fail on the requirement that it violates. `getattr(corpus, "m_write_br
 from __future__ import annotations
 
 from mutants import (
+    absences,
     aliases,
     atomicity,
+    codes,
+    commits,
     copying,
     dtypes,
     erring,
     flags,
+    intruding,
     keys,
     kinds,
     lending,
+    likenesses,
     listing,
     liveness,
     loading,
+    looks,
     masks,
     preserving,
+    problems,
     reading,
     refusing,
     snapshots,
@@ -31,8 +38,8 @@ from mutants.support import Mutant
 from stateregistry_conformance.harness import Harness
 
 _CHAPTERS = (
-    keys, kinds, flags, listing, liveness, reading, lending, writing, refusing, masks, copying, preserving, atomicity,
-    loading, dtypes, aliases, tying, snapshots, erring,
+    keys, kinds, flags, listing, absences, liveness, reading, lending, writing, refusing, intruding, masks, copying, preserving,
+    atomicity, commits, loading, dtypes, codes, aliases, tying, snapshots, erring, looks, likenesses, problems,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Mutants of chapter 6, part two: enumerations that disturb the model, or do not see it change."""
+"""Mutants of chapter 6, part three: enumerations that disturb the model, or do not see it change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants of chapter 8, part three: `with_trainable` that does less, more or something else."""
+"""Mutants of chapter 8, part four: `with_trainable` that does less, more or something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants of chapter 8, part five: writes that change more than the value of a cell."""
+"""Mutants of chapter 8, part six: writes that change more than the value of a cell."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_discovering_every_plugin_imports_no_framework():
     code = """
         from stateregistry import plugins
         assert len(plugins.adapters()) == 7, plugins.discover(plugins.ADAPTERS)
-        assert len(plugins.stores()) == 6, plugins.discover(plugins.STORES)
+        assert len(plugins.stores()) == 8, plugins.discover(plugins.STORES)
     """
     assert imported(code, FRAMEWORKS) == []
 

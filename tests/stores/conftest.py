@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,10 @@ import pytest
 
 from stateregistry.entry import DTYPES, Entry, Kind, numpy_dtype
 from stateregistry.registry import ReadOnlyRegistry
+
+TESTS = Path(__file__).resolve().parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.append(str(TESTS))  # for the forges of `hostile`
 
 
 class Specimen(ReadOnlyRegistry):

@@ -32,7 +32,7 @@ def test_every_buffer_name_stands_in_the_table_with_its_sibling():
     assert rows == dict(BUFFER_NAMES)
 
 
-@pytest.mark.parametrize("name", ["safetensors", "torch", "flax-msgpack", "npz", "torch-dcp", "gguf"])
+@pytest.mark.parametrize("name", ["safetensors", "torch", "flax-msgpack", "npz", "torch-dcp", "gguf", "orbax", "keras"])
 def test_every_first_party_store_stands_in_the_table(name):
     assert name in plugins.stores()
     assert f"`{name}`" in PAGE

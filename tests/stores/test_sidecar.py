@@ -102,7 +102,7 @@ def test_a_crash_at_any_moment_leaves_a_file_that_is_described(tmp_path, monkeyp
         done.append(real)
 
     monkeypatch.setattr(atomic, "_commit", counted)
-    monkeypatch.setattr(sidecar, "_put_back", lambda beside, before: None)
+    monkeypatch.setattr(sidecar, "_put_back", lambda *_: None)
     last = old == "nothing" and moment == "before the last sidecar"
     if last:  # nothing was there before, so there is no third commit
         put(path, b"two", "second")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 import stateregistry as sr
 from stateregistry import errors
@@ -226,15 +226,14 @@ def test_equal_states_make_equal_bytes(tmp_path, specimen, bits):
 
 def test_it_appears_whole_or_not_at_all(tmp_path, specimen, bits, monkeypatch):
     source, _ = state_of_ours(specimen, bits)
-    monkeypatch.setattr("stateregistry.stores.torch_dcp.frame_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("stateregistry.stores.folder.frame_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sr.save(source, tmp_path / "m.dcp")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     sr.save(source, tmp_path / "m.dcp")
-    for overwrite in (False, True):
-        with pytest.raises(errors.FileAccessError, match="directory"):
-            sr.save(source, tmp_path / "m.dcp", overwrite=overwrite)
+    with pytest.raises(errors.TargetExistsError):
+        sr.save(source, tmp_path / "m.dcp")
     assert [path.name for path in tmp_path.iterdir()] == ["m.dcp"]
 
 
@@ -286,7 +285,7 @@ def forge(tmp_path):
     def make(change):
         metadata = pickle.loads((path / ".metadata").read_bytes())
         changed = change(metadata)
-        instead = type(changed) in (dict, list, Runs)
+        instead = type(changed) in (dict, list)
         (path / ".metadata").write_bytes(pickle.dumps(changed if instead else metadata))
         return path
 
@@ -299,121 +298,6 @@ def places(metadata, name):
 
 def _place(**more):
     return lambda metadata: places(metadata, "w").__dict__.update(more)
-
-
-def _chunk(**more):
-    return lambda metadata: metadata.state_dict_metadata["w"].chunks[0].__dict__.update(more)
-
-
-def _tensor(**more):
-    return lambda metadata: metadata.state_dict_metadata["w"].__dict__.update(more)
-
-
-class Runs:
-    def __reduce__(self):
-        return os.system, ("touch owned",)
-
-
-UNSAFE = {
-    "code for the whole": lambda metadata: Runs(),
-    "code in the planner's data": lambda metadata: metadata.__dict__.update(planner_data=Runs()),
-    "code in a name": lambda metadata: metadata.state_dict_metadata.update(x=Runs()),
-    "code in a place": _place(offset=Runs()),
-    "code in a shape": _tensor(size=Runs()),
-    "code in what is ignored": lambda metadata: metadata.__dict__.update(storage_meta=Runs()),
-    "another class": lambda metadata: metadata.__dict__.update(planner_data=subprocess.Popen),
-    "a parent": _place(relative_path="../other/__0_0.distcp"),
-    "an absolute path": _place(relative_path="/etc/passwd"),
-    "a folder": _place(relative_path="sub/x.distcp"),
-    "a backslash": _place(relative_path="..\\x.distcp"),
-    "the metadata itself": _place(relative_path=".metadata"),
-    "no name": _place(relative_path=""),
-    "a NUL": _place(relative_path="__0_0.distcp\0"),
-}
-
-
-@pytest.mark.parametrize("what", UNSAFE)
-def test_what_would_run_code_or_leads_out_is_refused_and_not_run(forge, tmp_path, monkeypatch, bounded, what):
-    monkeypatch.chdir(tmp_path)
-    path = forge(UNSAFE[what])
-    with bounded(10_000), pytest.raises(errors.UnsafeFileError):
-        sr.open(path)
-    assert not (tmp_path / "owned").exists()
-
-
-def _two(first, second):
-    """`w` in two chunks, stored in the places of `w` and of `v`."""
-
-    def change(metadata):
-        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
-
-        chunks = [ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes)) for offsets, sizes in (first, second)]
-        one, two = places(metadata, "w"), places(metadata, "v")
-        metadata.state_dict_metadata["w"].chunks = chunks
-        del metadata.state_dict_metadata["v"]
-        metadata.planner_data.pop("v")
-        keys = [MetadataIndex("w", chunk.offsets) for chunk in chunks]
-        metadata.storage_data = dict(zip(keys, (one, two), strict=True))
-
-    return change
-
-
-LIES = {
-    "something else": lambda metadata: {"a": 1},
-    "a list": lambda metadata: [1, 2],
-    "no table": lambda metadata: metadata.__dict__.update(state_dict_metadata=None),
-    "a name that is none": lambda metadata: metadata.state_dict_metadata.update({3: BytesStorageMetadata()}),
-    "no places": lambda metadata: metadata.__dict__.update(storage_data=None),
-    "places of something else": lambda metadata: metadata.storage_data.update(x=1),
-    "a part without a place": lambda metadata: metadata.storage_data.pop(next(iter(metadata.storage_data))),
-    "a place of nobody": lambda metadata: ((metadata.state_dict_metadata.pop("w"), metadata.planner_data.pop("w"))),
-    "an offset that is none": _place(offset="0"),
-    "a negative offset": _place(offset=-8),
-    "a truth value for an offset": _place(offset=False),
-    "a length beyond the file": _place(length=10**9),
-    "an offset of 2^62": _place(offset=2**62),
-    "a length of nothing": _place(length=0),
-    "fewer bytes than the values have": _place(length=15),
-    "the bytes of another": lambda metadata: places(metadata, "w").__dict__.update(places(metadata, "v").__dict__),
-    "bytes shared with another": lambda metadata: places(metadata, "w").__dict__.update(
-        offset=places(metadata, "v").offset + 8
-    ),
-    "compressed": _place(transform_descriptors=["zstd"]),
-    "no chunks": _tensor(chunks=[]),
-    "chunks that are none": _tensor(chunks=[1]),
-    "chunks as a table": _tensor(chunks={}),
-    "a shape that is none": _tensor(size=(2, "2")),
-    "a negative shape": _tensor(size=(-2, -2)),
-    "a larger shape": _tensor(size=torch.Size((2, 3))),
-    "a smaller shape": _tensor(size=torch.Size((2, 1))),
-    "another rank": _tensor(size=torch.Size((4,))),
-    "10 GB": _tensor(size=torch.Size((50_000, 50_000))),
-    "10 GB in the chunk too": lambda metadata: [
-        _tensor(size=torch.Size((50_000, 50_000)))(metadata),
-        _chunk(sizes=torch.Size((50_000, 50_000)))(metadata),
-    ].clear(),
-    "a shape that overflows": _tensor(size=torch.Size((2**40, 2**40))),
-    "65 axes": _tensor(size=(1,) * 65),
-    "properties that are none": _tensor(properties=3),
-    "a chunk beyond": _chunk(offsets=torch.Size((1, 0))),
-    "a chunk that is smaller": _chunk(sizes=torch.Size((2, 1))),
-    "a chunk of another rank": _chunk(sizes=torch.Size((4,)), offsets=torch.Size((0,))),
-    "a chunk that is negative": _chunk(sizes=(-2, -2)),
-    "overlapping chunks": _two(((0, 0), (2, 1)), ((0, 0), (1, 2))),
-    "overlapping chunks of the right size": _two(((0, 0), (1, 2)), ((0, 1), (2, 1))),
-    "a hole": _two(((0, 0), (1, 2)), ((1, 1), (1, 1))),
-    "paths that are none": lambda metadata: metadata.__dict__.update(planner_data={"w": "w"}),
-    "an empty path": lambda metadata: metadata.planner_data.update(w=()),
-    "a path inside a value": lambda metadata: metadata.planner_data.update(v=("w", "v")),
-    "one path twice": lambda metadata: metadata.planner_data.update(v=("w",)),
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_metadata_that_lies_is_refused(forge, bounded, lie):
-    path = forge(LIES[lie])
-    with bounded(10_000), pytest.raises(errors.FileFormatError):
-        sr.open(path)
 
 
 def test_metadata_that_is_read_again_is_read(forge):
@@ -442,33 +326,6 @@ def test_chunks_that_are_no_grid_and_cover_all_are_put_together(tmp_path):
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
     with sr.open(path) as found:
         assert found.read("w").tobytes() == as_bytes(whole)
-
-
-def test_a_part_that_is_not_what_the_metadata_says_is_refused_when_it_is_read(forge):
-    def change(metadata):
-        one, two = places(metadata, "w"), places(metadata, "v")
-        one.__dict__, two.__dict__ = dict(two.__dict__), dict(one.__dict__)
-
-    with sr.open(forge(change)) as found:
-        for key in ("w", "v"):
-            with pytest.raises(errors.FileFormatError, match="the metadata says"):
-                found.read(key)
-            with pytest.raises(errors.FileFormatError, match="the metadata says"):
-                found.place(key)
-
-
-def test_code_in_a_file_of_shards_is_refused_and_not_run(forge, tmp_path, monkeypatch):
-    import io
-
-    monkeypatch.chdir(tmp_path)
-    stream = io.BytesIO()
-    torch.save(Runs(), stream)
-    raw = stream.getvalue()
-    path = forge(_place(relative_path="bad.distcp", offset=0, length=len(raw)))
-    (path / "bad.distcp").write_bytes(raw)
-    with sr.open(path) as found, pytest.raises(errors.UnsafeFileError, match="system"):
-        found.read("w")
-    assert not (tmp_path / "owned").exists()
 
 
 def test_a_file_that_is_gone_cut_or_changed_is_said(forge, tmp_path):

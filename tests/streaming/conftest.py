@@ -13,7 +13,8 @@ import pytest
 import stateregistry as sr
 from stateregistry.streaming import disk
 
-KILLED = 86
+sys.path.insert(0, str(Path(__file__).parent))
+from striking import KILLED, KILLS, Strike  # found by the line above
 
 
 @pytest.fixture
@@ -56,12 +57,19 @@ def content() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture
-def killed_at() -> Callable[..., None]:
-    """Convert in a process that dies just before its n-th system call."""
+def killed_at(tmp_path) -> Callable[..., None]:
+    """Convert in a process that dies when it has made some share of its system calls."""
 
-    def run(number: int, source: Path, room: Path, *, kind: str = "single", shard_bytes: int | None = None) -> None:
+    def run(share: float, source: Path, room: Path, *, kind: str = "single", shard_bytes: int | None = None) -> None:
+        spare = tmp_path / "counted"
+        spare.mkdir(exist_ok=True)
+        with Strike(spare, 0, KILLS[0]) as counted:
+            sr.plan(source, source).execute(
+                source, out=spare / "model.safetensors", shard_bytes=shard_bytes, workers=1, resume=True, overwrite=True
+            )
+        number = str(int(share * len(counted.made)))
         program = [sys.executable, Path(__file__).with_name("kill_everywhere.py"), "once", source, room]
-        done = subprocess.run([*program, str(number), kind, str(shard_bytes or 0)], check=False, timeout=120)
+        done = subprocess.run([*program, number, kind, str(shard_bytes or 0)], check=False, timeout=120)
         assert done.returncode == KILLED
 
     return run

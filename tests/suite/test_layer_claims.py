@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,3 +131,27 @@ def test_a_forward_that_is_not_the_layers_is_a_failure() -> None:
     (row,) = [row for row in rows(Lies()) if row.requirement == "SR-LAYER-002"]
     assert row.status is Status.FAIL
     assert "departs from the formula" in row.detail
+
+
+class Notes(MutableHarness):
+    """The reference, whose linear layers have a further name in their config."""
+
+    def __init__(self, name: str) -> None:
+        self.further = name
+
+    def registry(self, model: Any, /) -> Any:
+        registry = super().registry(model)
+        further = self.further
+
+        class Noted(type(registry)):
+            def _layers(self) -> Any:
+                told = super()._layers()
+                return tuple(replace(layer, config={**layer.config, further: True}) for layer in told)
+
+        return Noted(model)
+
+
+@pytest.mark.parametrize(("name", "failed"), [("numpy.blocked", set()), ("blocked", {"SR-LAYER-008"})])
+def test_a_config_name_beyond_the_table_is_told_by_its_dot(name: str, failed: set[str]) -> None:
+    found = {row.requirement for row in rows(Notes(name)) if row.status is Status.FAIL}
+    assert found == failed

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import zoo_attention
+import zoo_audio
 import zoo_convnets
 import zoo_families
 import zoo_language
+import zoo_mixed
 import zoo_mixer
 import zoo_recurrent
 import zoo_resnets
 import zoo_small
 import zoo_transformers
+import zoo_vision
 from zoo_pairs import Pair
 
 #: In the style of public code, with names that have nothing in common.
@@ -24,6 +28,10 @@ FOREIGN: tuple[Pair, ...] = (
     *zoo_language.PAIRS,
     *zoo_recurrent.PAIRS,
     *zoo_small.PAIRS,
+    *zoo_vision.PAIRS,
+    *zoo_attention.PAIRS,
+    *zoo_audio.PAIRS,
+    *zoo_mixed.PAIRS,
 )
 PAIRS: tuple[Pair, ...] = (*FOREIGN, *zoo_families.PAIRS)
 #: Rules speak of names, and what is left out by leave could be left out wrongly.

@@ -408,6 +408,7 @@ PAIRS = (
     ),
     Pair(
         "convnext-linen", ConvNeXt, lambda: Linen(LinenConvNeXt(), (image(32),)), on_image,
+        allow={"live": ("assumption",)},
         why="stages and downsampling in lists of their own against flat blocks; a norm that no type tells",
     ),
     Pair(

@@ -50,6 +50,11 @@ class HeaderRegistry(ReadOnlyRegistry):
     def _read(self, key: str, /) -> np.ndarray:
         return self._header.values[key]
 
+    def replace(self, values: Mapping[str, object], /) -> HeaderRegistry:
+        """Another header with other values: only where candidates are tried is anything written."""
+        found = {key: np.asarray(value) for key, value in values.items()}
+        return HeaderRegistry(replace(self._header, values={**self._header.values, **found}))
+
     def unwrap(self) -> Header:
         return self._header
 
@@ -64,6 +69,7 @@ class Header:
         owners: by key, the path of the layer that has it, which is where the author's names end.
         copies: keys of what is there twice, and has no counterpart.
         sequence: the owners in the order in which modules are called, where that is known, else declared.
+        native: what keys are called in the model, and places: what its layers are called here. live: the model.
     """
 
     dialect: str
@@ -75,9 +81,12 @@ class Header:
     owners: Mapping[str, str] = field(default_factory=dict)
     copies: frozenset[str] = frozenset()
     sequence: tuple[str, ...] = ()
+    native: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    live: object = None
 
     @classmethod
-    def of(cls, reg: sr.StateRegistry, *, typed: bool) -> Header:
+    def of(cls, reg: sr.StateRegistry, *, typed: bool, live: object = None) -> Header:
         """The header of a registry whose layers are known."""
         aliases = reg.aliases
         owners: dict[str, str] = {}
@@ -94,6 +103,12 @@ class Header:
         bases = (layer.path if layer.base is None else layer.base for layer in reg.layers)
         sequence = tuple(dict.fromkeys((*bases, *(owners[key] for key in entries))))
         made = cls(reg.dialect, entries, dict(aliases), reg.layers, values, typed, owners, sequence=sequence)
+        made = replace(
+            made,
+            native={key: key for key in entries},
+            places={layer.path: layer.path for layer in reg.layers},
+            live=live,
+        )
         return made if typed else made.reread()
 
     def reread(self) -> Header:
@@ -119,10 +134,12 @@ class Header:
             groups[key].append(alias)
         head = {key: min(names[one] for one in keys) for key, keys in groups.items()}
         layers = []
+        paths = {}
         for layer in self.layers if self.typed else ():
             base = layer.path if layer.base is None else layer.base
             rest = layer.path[len(base) :].strip("/")
             moved_base = new(base)
+            paths[layer.path] = below(moved_base, rest)
             layers.append(replace(layer, path=below(moved_base, rest), base=None if layer.base is None else moved_base))
         return replace(
             self,
@@ -132,6 +149,8 @@ class Header:
             values={head[key]: value for key, value in self.values.items()},
             owners={names[key]: new(owner) for key, owner in self.owners.items()},
             sequence=tuple(map(new, self.sequence)),
+            native={head[key]: name for key, name in self.native.items() if key in head},
+            places={name: paths[path] for name, path in self.places.items() if path in paths},
         ).reread()
 
     def ordered(self, keys: Iterable[str]) -> Header:

@@ -124,6 +124,7 @@ class Pair:
         rules: what no header, type or order of calls can tell here, empty for none.
         allow: by way, or `always`, what else must be accepted by name, with the reason in `why`.
         why: what the pair shows, one sentence.
+        open: the ways in which nothing decides without a rule: there it must be refused.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Pair:
     rules: Any = None
     allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     why: str = ""
+    open: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name

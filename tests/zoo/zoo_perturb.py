@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
+from zoo_decidable import ALONE, AUTOMATIC, BACKWARDS, CONSISTENT, COPY, FLAT, SHUFFLED
 from zoo_header import Header, below
+from zoo_live import run, watching
+from zoo_pairs import TOLERANCE
 
 import stateregistry as sr
+from stateregistry.conversion.rules.rules import Rules
+from stateregistry.conversion.verification.trials import decided
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
@@ -124,8 +129,11 @@ _CLASSES = {
 }  # fmt: skip
 
 
-def automatic(header: Header, random: Random, *, backwards: bool = False) -> Header:
-    """Names as `nn.compact` gives them: the class, and how many of it the parent called before."""
+def automatic(header: Header, random: Random, *, backwards: bool = False, named: bool = False) -> Header:
+    """Names as `nn.compact` gives them: the class, and how many of it the parent called before.
+
+    With `named`, layers that are called by a word of their own keep it, as where authors give a name.
+    """
     kinds = {(layer.path if layer.base is None else layer.base): layer.kind for layer in header.layers}
     children: dict[str, list[str]] = {}
     owned = set(header.groups())
@@ -140,6 +148,9 @@ def automatic(header: Header, random: Random, *, backwards: bool = False) -> Hea
         classes = {child: _class(child, kinds, parent) for child in inner if child in children or child in kinds}
         totals, seen = Counter(classes.values()), Counter[str]()
         for child, cls in classes.items():
+            if named and child not in children and not _parts(child.rpartition("/")[2])[1]:
+                new[child] = child.rpartition("/")[2]
+                continue
             number = totals[cls] - 1 - seen[cls] if backwards and child not in children else seen[cls]
             new[child] = f"{cls}_{number}"
             seen[cls] += 1
@@ -158,6 +169,10 @@ def _class(path: str, kinds: Mapping[str, str], parent: str) -> str:
     stem, _ = _parts(path.rpartition("/")[2])
     stem = stem.strip("_") or _parts(parent.rpartition("/")[2])[0].strip("_") or "block"
     return "".join(word[:1].upper() + word[1:] for word in stem.split("_"))
+
+
+def automatic_containers(header: Header, random: Random) -> Header:
+    return automatic(header, random, named=True)
 
 
 def automatic_backwards(header: Header, random: Random) -> Header:
@@ -309,6 +324,7 @@ class Perturbation:
         name: of the row. torch, flax: what is done to either side, `None` for nothing.
         allow: what is allowed beside `choice` and `assumption`. base: the share of right answers of the row in the
             measurements that ours are held against, of headers alone; `None` where it was not measured.
+        how: what is done to the names of either side, for `undecidable`. refusal: to refuse is the right answer.
     """
 
     name: str
@@ -316,30 +332,46 @@ class Perturbation:
     flax: Callable[[Header, Random], Header | None] | None = None
     allow: tuple[str, ...] = ()
     base: float | None = None
+    how: tuple[str, str] = ("", "")
+    refusal: bool = False
 
 
 #: Runs and right answers (of any grade) of the table that the rates are held against.
 PERTURBATIONS = (
     Perturbation("none", base=200 / 203),
-    Perturbation("rename stems consistently, torch", rename_stems, base=156 / 606),
-    Perturbation("rename stems consistently, Flax", None, rename_stems, base=330 / 606),
-    Perturbation("rename each container on its own, torch", rename_containers, base=150 / 606),
-    Perturbation("rename containers, keep what layers are called, torch", rename_outer),
-    Perturbation("rename containers, keep what layers are called, Flax", None, rename_outer),
+    Perturbation("rename stems consistently, torch", rename_stems, base=156 / 606, how=(CONSISTENT, "")),
+    Perturbation("rename stems consistently, Flax", None, rename_stems, base=330 / 606, how=("", CONSISTENT)),
+    Perturbation("rename each container on its own, torch", rename_containers, base=150 / 606, how=(ALONE, "")),
+    Perturbation("rename containers, keep what layers are called, torch", rename_outer, base=156 / 606),
+    Perturbation("rename containers, keep what layers are called, Flax", None, rename_outer, base=330 / 606),
     Perturbation("shuffle torch entry order", shuffled, base=564 / 606),
     Perturbation("sort torch entries by name", sorted_by_name, base=200 / 202),
-    Perturbation("drop a torch layer", dropped, base=0.0),
-    Perturbation("duplicate a torch layer (other values)", duplicated, allow=("unexpected",), base=472 / 585),
-    Perturbation("insert a copy of a block, renumber", inserted, base=0.0),
+    Perturbation("drop a torch layer", dropped, base=0.0, refusal=True),
+    Perturbation(
+        "duplicate a torch layer (other values)", duplicated, allow=("unexpected",), base=472 / 585, how=(COPY, "")
+    ),
+    Perturbation("insert a copy of a block, renumber", inserted, base=0.0, refusal=True),
     Perturbation("exchange the names of two different-shape layers", exchanged, base=22 / 516),
-    Perturbation("torch anonymised flat n0, n1, .., order kept", anonymous, base=36 / 202),
-    Perturbation("same, numbers and order shuffled", anonymous_shuffled, base=93 / 606),
-    Perturbation("both trees anonymised, order kept", anonymous, anonymous, base=34 / 202),
-    Perturbation("both trees anonymised, shuffled", anonymous_shuffled, anonymous_shuffled, base=85 / 606),
+    Perturbation("torch anonymised flat n0, n1, .., order kept", anonymous, base=36 / 202, how=(FLAT, "")),
+    Perturbation("same, numbers and order shuffled", anonymous_shuffled, base=93 / 606, how=(SHUFFLED, "")),
+    Perturbation("both trees anonymised, order kept", anonymous, anonymous, base=34 / 202, how=(FLAT, FLAT)),
+    Perturbation(
+        "both trees anonymised, shuffled",
+        anonymous_shuffled,
+        anonymous_shuffled,
+        base=85 / 606,
+        how=(SHUFFLED, SHUFFLED),
+    ),
     Perturbation("extra torch prefix", prefixed, base=598 / 606),
     Perturbation("renumber Flax (offset, gaps)", None, renumbered, base=600 / 606),
-    Perturbation("Flax renamed to Linen's automatic names", None, automatic, base=114 / 202),
-    Perturbation("same, leaf numbers backwards", None, automatic_backwards, base=95 / 202),
+    Perturbation(
+        "containers of Flax renamed to Linen's automatic names, layers keep a word",
+        None,
+        automatic_containers,
+        base=114 / 202,
+    ),
+    Perturbation("Flax renamed to Linen's automatic names", None, automatic, base=114 / 202, how=("", AUTOMATIC)),
+    Perturbation("same, leaf numbers backwards", None, automatic_backwards, base=95 / 202, how=("", BACKWARDS)),
 )
 
 
@@ -351,6 +383,7 @@ class Sample:
         outcome: `certain`, `numbers`, `assumption` (right, of that grade), `refused`, `wrong` (no more than numbers were
             needed: a silent one), `flagged` (wrong, but only by leave for an assumption).
         detail: for a wrong one, an array that it fills from elsewhere.
+        open: why nothing in the headers decides it, empty where nothing of that sort was found.
     """
 
     pair: str
@@ -359,15 +392,37 @@ class Sample:
     way: str
     outcome: str
     detail: str = ""
+    open: str = ""
+
+
+def tried(source: Header, target: Header, allow: tuple[str, ...]) -> sr.Plan:
+    """The plan that a forward pass of both models bears out."""
+    here, there = source.registry, target.registry
+
+    def planned(rules: Rules) -> sr.Plan:
+        return sr.plan(here, there, rules=rules, allow=allow)
+
+    with watching():
+        return decided(planned, Rules.of(None), here, there, (lambda: run(source), run, ()), TOLERANCE)
 
 
 GRADES = ("certain", "numbers", "assumption", "question")
 
 
-def judge(source: Header, target: Header, allow: tuple[str, ...]) -> tuple[str, str]:
-    """What the plan from one header to another is: its grade if it is right, or `refused`, `wrong`, `flagged`."""
+def judge(source: Header, target: Header, allow: tuple[str, ...], *, forward: bool = False) -> tuple[str, str]:
+    """What the plan from one header to another is: its grade if it is right, or `refused`, `wrong`, `flagged`.
+
+    With `forward` both models are run: outputs decide what nothing else does, and hold back what they contradict.
+    """
     here, there = source.registry, target.registry
-    plan = sr.plan(here, there, allow=("choice", "assumption", *allow))
+    leave = ("choice", "assumption", *allow)
+    if forward:
+        try:
+            plan = tried(source, target, leave)
+        except (sr.errors.PlanError, sr.errors.AmbiguousAlignment) as error:
+            return "refused", str(error)
+    else:
+        plan = sr.plan(here, there, allow=leave)
     if not plan.ok:
         return "refused", str(plan.problems[0])
     grade = max((move.grade for move in plan.moves), key=GRADES.index, default="certain")

@@ -13,25 +13,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from zoo_decidable import undecidable
 from zoo_families import FAMILIES
 from zoo_header import Header
+from zoo_live import flax_side, torch_side
 from zoo_pairs import TOLERANCE, Pair, difference
 from zoo_perturb import PERTURBATIONS, Perturbation, Sample, judge
 from zoo_survey import LIVE, to_flax, to_torch
 
 import stateregistry as sr
+from stateregistry.conversion.verification.matching import paired
 
-WAYS = ("headers", "types")
-TURNS = tuple((way, direction) for direction in ("to Flax", "to torch") for way in WAYS)
+WAYS = ("headers", "types", "forward")
+TURNS = tuple((way, direction) for direction in ("to Flax", "to torch") for way in WAYS[:2])
+#: One forward sample for so many others, of the smaller pairs: each runs both models many times.
+FORWARD = 24
 OUTCOMES = ("certain", "numbers", "assumption", "refused", "flagged", "wrong")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The unperturbed sides of a pair by way and direction: source and target, with the values that are right."""
+    """The unperturbed sides of a pair by way and direction: source and target, with the values that are right.
+
+    `pairs` are the paths of its layers, in torch and in Flax, that are one.
+    """
 
     pair: str
     sides: dict[tuple[str, str], tuple[Header, Header]]
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def truth(pair: Pair) -> Truth | None:
@@ -45,7 +54,7 @@ def truth(pair: Pair) -> Truth | None:
     options = {"allow": pair.allowed(LIVE), "rules": None}
     with tempfile.TemporaryDirectory() as room:
         try:
-            there, _ = to_flax(LIVE, source, side, template, Path(room), options)
+            there, plan = to_flax(LIVE, source, side, template, Path(room), options)
             back, _ = to_torch(LIVE, there, side, pair.fresh_torch(3), Path(room), options)
         except sr.errors.PlanError:
             return None
@@ -54,29 +63,46 @@ def truth(pair: Pair) -> Truth | None:
     assert difference(pair.run_torch(back, side), expected) <= TOLERANCE, pair.name
     flax = side.registry(there)
     sides = {}
+    live = torch_side(pair, side), flax_side(side)
     for way in WAYS:
-        typed = way == "types"
-        right = Header.of(flax, typed=typed)
-        sides[way, "to Flax"] = Header.of(sr.of(source), typed=typed), right
-        sides[way, "to torch"] = right, Header.of(sr.of(back), typed=typed)
-    return Truth(pair.name, sides)
+        typed = way != "headers"
+        right = Header.of(flax, typed=typed, live=live[1])
+        sides[way, "to Flax"] = Header.of(sr.of(source), typed=typed, live=live[0]), right
+        sides[way, "to torch"] = right, Header.of(sr.of(back), typed=typed, live=live[0])
+    one = tuple((torch.path, flax.path) for torch, flax in paired(plan))
+    return Truth(pair.name, sides, one)
 
 
 def sample(one: Truth, perturbation: Perturbation, way: str, direction: str, seed: int) -> Sample | None:
     """One perturbed alignment, `None` where the pair has nothing to perturb so."""
-    source, target = one.sides[way, direction]
-    torch, flax = (source, target) if direction == "to Flax" else (target, source)
-    random = Random(f"{one.pair} {perturbation.name} {way} {direction} {seed}")
-    new_torch = perturbation.torch(torch, random) if perturbation.torch else torch
-    new_flax = perturbation.flax(flax, random) if perturbation.flax else flax
+    new_torch, new_flax = changed(one, perturbation, way, direction, way, seed)
     if new_torch is None or new_flax is None:
         return None
     here, there = (new_torch, new_flax) if direction == "to Flax" else (new_flax, new_torch)
     allow = tuple(
         "missing" if name == "unexpected" and direction == "to torch" else name for name in perturbation.allow
     )
-    outcome, detail = judge(here, there, allow)
-    return Sample(one.pair, perturbation.name, seed, f"{way}, {direction}", outcome, detail)
+    outcome, detail = judge(here, there, allow, forward=way == "forward")
+    open_ = ""
+    if any(perturbation.how):
+        torch, flax = changed(one, perturbation, way, direction, "types", seed)
+        assert torch is not None
+        assert flax is not None
+        open_ = undecidable(perturbation.how, torch, flax, one.pairs, typed=way != "headers")
+    return Sample(one.pair, perturbation.name, seed, f"{way}, {direction}", outcome, detail, open_)
+
+
+def changed(
+    one: Truth, perturbation: Perturbation, way: str, direction: str, shown: str, seed: int
+) -> tuple[Header | None, Header | None]:
+    """Both headers after a perturbation, torch first; `shown`: with the evidence of which way."""
+    source, target = one.sides[shown, direction]
+    torch, flax = (source, target) if direction == "to Flax" else (target, source)
+    random = Random(f"{one.pair} {perturbation.name} {way} {direction} {seed}")
+    return (
+        perturbation.torch(torch, random) if perturbation.torch else torch,
+        perturbation.flax(flax, random) if perturbation.flax else flax,
+    )
 
 
 def samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
@@ -91,6 +117,23 @@ def samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
             # All four in turn for each visit to a pair, shifted so that no sort of pair meets one of them more often.
             way, direction = TURNS[(number // 4 + number // len(order)) % 4]
             made = sample(one, perturbation, way, direction, seed + number)
+            number += 1
+            if made is not None:
+                done += 1
+                yield made
+
+
+def forward_samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
+    """Samples with a forward pass, of the smaller half of the pairs."""
+    random = Random(seed)
+    small = sorted(truths, key=lambda one: len(one.sides[TURNS[0]][0].entries))[: -(-len(truths) // 2)]
+    each = -(-count // (FORWARD * len(PERTURBATIONS)))
+    for perturbation in PERTURBATIONS:
+        done = number = 0
+        order = mixed(small, random)
+        while done < each and number < 4 * each + len(order):
+            direction = ("to Flax", "to torch")[number % 2]
+            made = sample(order[number % len(order)], perturbation, "forward", direction, seed + number)
             number += 1
             if made is not None:
                 done += 1
@@ -115,9 +158,10 @@ def mixed(truths: Sequence[Truth], random: Random) -> list[Truth]:
 def table(found: Iterable[Sample]) -> list[str]:
     """The rows of the table, as Markdown."""
     rows: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    found = list(found)
     for one in found:
         rows[one.perturbation][one.way.split(",")[0]][one.outcome] += 1
-    names = ("runs", "right: certain", *OUTCOMES[1:], "right", "before")
+    names = ("runs", "right: certain", *OUTCOMES[1:], "right", "before", "decidable", "right of these")
     lines = [f"| perturbation | evidence | {' | '.join(names)} |", "| --- | --- | " + "---: | " * len(names)]
     for perturbation in PERTURBATIONS:
         for way in WAYS:
@@ -127,11 +171,25 @@ def table(found: Iterable[Sample]) -> list[str]:
                 right = sum(count[name] for name in OUTCOMES[:3]) / runs
                 cells = " | ".join(str(count[name]) for name in OUTCOMES)
                 before = "–" if perturbation.base is None else f"{perturbation.base:.0%}"
-                lines.append(f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {before} |")
+                share = " | ".join(shares(found, perturbation, way))
+                lines.append(f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {before} | {share} |")
     return [line.rstrip() for line in lines]
 
 
-def rate(found: Iterable[Sample], name: str, way: str | None = None) -> tuple[int, int]:
+def shares(found: Iterable[Sample], perturbation: Perturbation, way: str) -> tuple[str, str]:
+    """At most which share is decidable, and the share of right answers among these."""
+    chosen = [one for one in found if one.perturbation == perturbation.name and one.way.startswith(way)]
+    if perturbation.refusal:
+        refused = sum(one.outcome == "refused" for one in chosen) / len(chosen)
+        return "none", f"{refused:.0%} refused"
+    if not any(perturbation.how) or way == "forward":
+        return "–", "–"
+    able = [one for one in chosen if not one.open]
+    right = sum(one.outcome in OUTCOMES[:3] for one in able)
+    return f"{len(able) / len(chosen):.0%}", f"{right / len(able):.0%}" if able else "–"
+
+
+def rate(found: Iterable[Sample], name: str, way: tuple[str, ...] = WAYS) -> tuple[int, int]:
     """Right answers and runs of a perturbation."""
-    chosen = [one for one in found if one.perturbation == name and (way is None or one.way.startswith(way))]
+    chosen = [one for one in found if one.perturbation == name and one.way.startswith(way)]
     return sum(one.outcome in OUTCOMES[:3] for one in chosen), len(chosen)

@@ -54,8 +54,9 @@ class Survey:
 
 
 def ways(pair: Pair, side: FlaxSide) -> tuple[str, ...]:
-    """The ways that a pair has: an NNX module is never without its types, and no store writes its pure tree to a file."""
-    return (LIVE,) if isinstance(side, Nnx) else WAYS
+    """The ways that a pair has: an NNX module is never without its types, its pure dict in a file is."""
+    found = (LIVE, FILES) if isinstance(side, Nnx) else WAYS
+    return tuple(way for way in found if way not in pair.open)
 
 
 def survey(pair: Pair, way: str, side: FlaxSide | None = None, **options: Any) -> Survey:

@@ -10,6 +10,8 @@ from stateregistry_conformance.checks import (
     breadth,
     breadth_of_writes,
     casts,
+    corners,
+    corners_of_writes,
     dtypes,
     enumeration,
     errors,
@@ -44,6 +46,8 @@ _CHAPTERS = (
     layers_together,
     breadth,
     breadth_of_writes,
+    corners,
+    corners_of_writes,
     lockstep,
     across,
 )

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from stateregistry_conformance.subject import Subject
 
 
+#: Names that a separator, an identifier, a file, a number, or an attribute of some class would make something else of.
+_NAMES = (
+    "a.b", "a b", "a-b", "a:b", "a_b_", "_a", "A.B.c", "w:0", "%", "w.", "0.w", " a", "a ", "\ta", "a\nb", "'a'", '"a"', "a\\b",
+    "a\0b", "a" * 300, "00", "007", "+1", "-1", "1e3", "1_0", "\u0661", "__a__", "__a", "#", "*", "[0]", "$a", "None", "True",
+    "keys", "items", "values", "get", "shape", "dtype", "copy", "training", "forward", "parameters", "modules", "state_dict",
+    "class", "self", "name", "params", "batch_stats",
+)  # fmt: skip
+
+
 @check("SR-KEY-005")
 def no_collection_is_in_a_key(h: Subject, v: Verdict) -> None:
     declaration = h.rich()
@@ -70,7 +79,7 @@ def names_that_are_nearly_equal_are_two_places(h: Subject, v: Verdict) -> None:
 
 @check("SR-KEY-004")
 def a_name_with_punctuation_is_one_segment(h: Subject, v: Verdict) -> None:
-    for name in ("a.b", "a b", "a-b", "a:b", "a_b_", "_a", "A.B.c", "w:0", "%", "w.", "0.w"):
+    for name in _NAMES:
         declaration = Declaration((parameter(f"x/{name}"), parameter("plain")))
         model = h.can_build(declaration)
         if model is not None:

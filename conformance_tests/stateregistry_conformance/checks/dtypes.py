@@ -76,6 +76,14 @@ def _comes_back(h: Subject, v: Verdict, codes: np.ndarray, kinds: Iterable[Any] 
         built = h.registry(h.build(Declaration((Leaf("x", kind, codes),))))
         v.same(built.read("x"), codes, f"read of a {kind.value} of {dtype} that was built")
         v.same(sr.snapshot(built).get("x"), codes, f"snapshot of a {kind.value} of {dtype}")
+        one = Declaration((Leaf("x", kind, codes.reshape(-1)[0]),))
+        for place in sorted(
+            {1, 2, codes.size // 3, codes.size // 2, codes.size - 2, codes.size - 1} & {*range(codes.size)}
+        ):
+            scalar = np.array(codes.reshape(-1)[place], codes.dtype)
+            registry = h.registry(h.build(one)).replace({"x": scalar})
+            v.same(h.peek(registry.unwrap(), "x"), scalar, f"native value of a scalar {kind.value} of {dtype}")
+            v.same(registry.read("x"), scalar, f"read of a scalar {kind.value} of {dtype}")
 
 
 def _held(h: Subject, dtypes: Iterable[str]) -> list[str]:

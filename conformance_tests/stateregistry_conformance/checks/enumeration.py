@@ -48,6 +48,10 @@ def keys_are_compared_as_str_not_by_segments(h: Subject, v: Verdict) -> None:
     if model is None:
         raise NotApplicable("the framework refuses names with punctuation")
     v.equal(list(h.registry(model)), ["a!/c", "a-b/c", "a/b"], "iter")
+    # Code points are compared, not the halves of UTF-16, in which what is above the first plane comes before U+E000.
+    model = h.can_build(Declaration((parameter("x/\U0001f600"), parameter("x/\uffee"), parameter("x/\ue000"))))
+    if model is not None:
+        v.equal(list(h.registry(model)), ["x/\ue000", "x/\uffee", "x/\U0001f600"], "iter of names beyond ASCII")
     v.passed()
 
 
@@ -103,6 +107,7 @@ def a_registry_is_a_mapping(h: Subject, v: Verdict) -> None:
             v.equal(registry[key], entry, f"registry[{key!r}]")
             v.equal(registry.get(key), entry, f"registry.get({key!r})")
         for alias in declaration.aliases():
+            v.holds(registry.get(alias) is None, f"registry.get({alias!r}) of an alias is None")
             v.holds(alias not in registry, f"the alias {alias!r} is not in the registry")
             v.holds(alias not in list(registry), f"the alias {alias!r} is not iterated")
             with v.refuses(errors.UnknownKeyError, f"registry[{alias!r}] of an alias"):
@@ -185,6 +190,12 @@ def native_order_has_every_key_once(h: Subject, v: Verdict) -> None:
         v.equal(tuple(first.native_order), tuple(second.native_order), "native_order of two models built alike")
         first = first.replace(others(declaration))
         v.equal(tuple(first.native_order), tuple(second.native_order), "native_order after replace")
+        for key, value in others(declaration, "one").items():
+            first = first.replace({key: value})
+            v.equal(tuple(first.native_order), tuple(second.native_order), f"native_order after replace of {key!r}")
+        trains = next(key for key, entry in declaration.entries().items() if entry.trainable)
+        first = sr.load(first.with_trainable({trains: False}), others(declaration, "more"))
+        v.equal(tuple(first.native_order), tuple(second.native_order), f"native_order after {trains!r} was frozen")
     v.passed()
 
 
@@ -369,13 +380,13 @@ def an_empty_model_is_legal(h: Subject, v: Verdict) -> None:
     declaration = Declaration(())
     registry = h.registry(h.build(declaration))
     v.equal((len(registry), list(registry), dict(registry.items())), (0, [], {}), "the listing of an empty model")
-    v.equal(
-        (dict(registry.aliases), dict(registry.opaque), tuple(registry.native_order)), ({}, {}, ()), "its structure"
-    )
+    v.equal((registry.aliases, registry.opaque, registry.native_order), ({}, {}, ()), "its structure")
+    v.equal(tuple(registry.layers), (), "its layers")
     v.equal(sr.snapshot(registry), {}, "its snapshot")
     v.equal(sr.count(registry), 0, "its count")
     v.holds(sr.check(registry, {}).ok, "check of nothing is clean")
     for registry_again in (registry.replace({}), sr.load(registry, {}), registry.with_trainable({})):
+        v.holds(isinstance(registry_again, sr.StateRegistry), "a write of nothing returns a registry")
         v.equal(len(registry_again), 0, "the length after a write of nothing")
     with v.refuses(errors.UnexpectedKeyError, "replace of a key of an empty model"):
         registry.replace({"w": np.zeros(3, np.float32)})

@@ -40,6 +40,7 @@ _TABLE: dict[str, tuple[tuple[type[Exception], ...], bool]] = {
     "KindError": ((TypeError,), False),
     "CastError": ((ValueError, TypeError), False),
     "CommitError": ((RuntimeError,), False),
+    "AxesError": ((ValueError,), False),
 }
 
 

@@ -11,7 +11,17 @@ import stateregistry as sr
 from stateregistry import errors
 from stateregistry_conformance.check import check
 from stateregistry_conformance.declaration import Declaration
-from stateregistry_conformance.samples import buffer, core, large, others, parameter, scribble, square, values
+from stateregistry_conformance.samples import (
+    buffer,
+    core,
+    large,
+    others,
+    parameter,
+    scribble,
+    shapes,
+    square,
+    values,
+)
 
 if TYPE_CHECKING:
     from stateregistry_conformance.subject import Subject
@@ -34,7 +44,7 @@ class _Subclass(np.ndarray):
 
 @check("SR-WRITE-011")
 def values_are_copied(h: Subject, v: Verdict) -> None:
-    for declaration in (core(), large()):
+    for declaration in (core(), large(), shapes()):
         for name in ("replace", "load"):
             registry = h.registry(h.build(declaration))
             given = others(declaration)
@@ -90,6 +100,21 @@ def values_are_taken_whatever_their_form(h: Subject, v: Verdict) -> None:
     v.passed()
 
 
+@check("SR-WRITE-012")
+def any_dtype_is_taken_in_the_foreign_byte_order(h: Subject, v: Verdict) -> None:
+    # The dtypes of ml_dtypes know one order only, and those of one byte have none.
+    declaration = h.rich()
+    plain = {key: value for key, value in others(declaration).items() if value.dtype.kind in "iufc"}
+    foreign = {k: x.astype(x.dtype.newbyteorder("S")) for k, x in plain.items() if x.dtype.itemsize > 1}
+    for name, step in (("as it is", 1), ("reversed", -1)):
+        given = {key: value[::step] if value.ndim else value for key, value in foreign.items()}
+        registry = h.registry(h.build(declaration)).replace(given)
+        for key in foreign:
+            expected = plain[key][::step] if plain[key].ndim else plain[key]
+            v.same(h.peek(registry.unwrap(), key), expected, f"native value of {key!r} given swapped, {name}")
+    v.passed()
+
+
 def _slices_of_every_rank(h: Subject, v: Verdict) -> None:
     declaration = Declaration(
         (parameter("line", (4,)), buffer("cube", (2, 3, 4)), parameter("narrow", (4,), "float16"))
@@ -134,7 +159,14 @@ def what_is_no_array_is_invalid(h: Subject, v: Verdict) -> None:
         "dates": np.zeros((3, 3), "datetime64[s]"),
         "records": np.zeros((3, 3), [("a", "f4")]),
         "a dict": {"a": 1.0},
+        "a set": {1.0, 2.0},
+        "a generator": (float(number) for number in range(9)),
+        "spans of time": np.zeros((3, 3), "timedelta64[s]"),
+        "the bytes of an array": good.tobytes(),
+        "raw memory": np.zeros((3, 3), "V4"),
     }
+    if np.dtype(np.longdouble).name not in {"float64", "float32"}:
+        wrong["numbers that are wider than any dtype"] = good.astype(np.longdouble)
     for name, value in wrong.items():
         for given in ({"p": value}, {"q": good, "p": value}, {"p": value, "q": good}):
             model = h.build(declaration)

@@ -88,6 +88,7 @@ def trainable_is_the_flag_as_it_is_now(h: Subject, v: Verdict) -> None:
             registry = registry.with_trainable({key: False})
             expected[key] = False
             v.equal(_flags(registry), expected, f"flags after {key!r} was frozen")
+    v.equal({type(flag) for flag in _flags(registry).values()}, {bool}, "types of the flags")
     v.passed()
 
 
@@ -143,9 +144,12 @@ def a_registry_carries_the_flag_where_the_framework_has_none(h: Subject, v: Verd
     v.equal(_flags(registry), expected, "flags of a fresh model")
     registry = registry.with_trainable({"q": False})
     expected["q"] = False
-    registry = registry.replace({"q": values("new q", (3, 3)), "b": values("new b", (3, 3))})
-    v.equal(_flags(registry), expected, "flags after replace")
-    registry = sr.load(registry, others(declaration))
+    for turn in ("once", "twice", "three times"):
+        registry = registry.replace({"q": values(f"q {turn}", (3, 3)), "b": values(f"b {turn}", (3, 3))})
+        v.equal(_flags(registry), expected, f"flags after replace {turn}")
+    registry = registry.replace(others(declaration))
+    v.equal(_flags(registry), expected, "flags after replace of everything")
+    registry = sr.load(registry, others(declaration, "more"))
     v.equal(_flags(registry), expected, "flags after load")
     registry = registry.with_trainable({"p": False}).with_trainable({"q": True})
     v.equal(_flags(registry), {"p": False, "b": False, "q": True, "c": False}, "flags after two more changes")
@@ -220,6 +224,13 @@ def the_kinds_of_a_live_model_are_not_inferred(h: Subject, v: Verdict) -> None:
     registry = h.registry(h.build(core()))
     for key, entry in registry.items():
         v.holds(entry.inferred is False, f"inferred of {key!r}: expected False, found {entry.inferred!r}")
+    frozen = registry.with_trainable({"scale": False})
+    loaded = sr.load(frozen, others(core(), "more"))
+    for name, found in (("with_trainable", frozen), ("load", loaded), ("replace", loaded.replace(others(core())))):
+        for key, entry in found.items():
+            v.holds(
+                entry.inferred is False, f"inferred of {key!r} after {name}: expected False, found {entry.inferred!r}"
+            )
     v.passed()
 
 

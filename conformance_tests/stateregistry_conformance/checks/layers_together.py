@@ -89,6 +89,10 @@ def a_parameter_of_its_own_is_in_no_layer_and_stays_as_it_is(h: Subject, v: Verd
         v.holds(
             not mine, f"{', '.join(mine)} declared as {layer.kind} {layer.path!r}, and it is a parameter of its own"
         )
+    beside = [layer for layer in registry.layers if layer.kind == "linear"]
+    v.equal(len(beside), 1, f"number of linear layers beside {', '.join(specimen.keys)}")
+    for key in (layer.key(piece) for layer in beside for piece in layer.pieces):
+        v.holds(key in registry or key in registry.aliases, f"{key!r}, a piece of the layer beside, is an entry")
     for key in specimen.keys:
         value = values(f"bare {key}", registry[key].shape, registry[key].dtype)
         registry = registry.replace({key: value})

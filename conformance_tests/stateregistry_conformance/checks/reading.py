@@ -147,6 +147,11 @@ def a_view_has_the_same_bits_and_is_read_only(h: Subject, v: Verdict) -> None:
             with v.refuses(ValueError, f"assigning to the view of {key!r}"):
                 view[...] = 0
         v.same_state(h.peek_all(model, declaration), declaration.values(), "native values after assignments to views")
+    if "ties" in h.capabilities:
+        declaration = tied()
+        registry = h.registry(h.build(declaration))
+        for alias in declaration.aliases():
+            v.holds(not registry.view(alias).flags.writeable, f"the view of the alias {alias!r} is read-only")
     v.passed()
 
 
@@ -162,6 +167,11 @@ def an_alias_can_be_read(h: Subject, v: Verdict) -> None:
         v.same(
             registry.read(canonical), expected[canonical], f"read of {canonical!r} after that of {alias!r} was spoilt"
         )
+    written = others(declaration)
+    registry = registry.replace(written)
+    for alias, canonical in declaration.aliases().items():
+        v.same(registry.read(alias), written[canonical], f"read of the alias {alias!r} after replace")
+        v.same(registry.view(alias), written[canonical], f"view of the alias {alias!r} after replace")
     v.passed()
 
 

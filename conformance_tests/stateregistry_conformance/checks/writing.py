@@ -49,6 +49,7 @@ def replace_writes_what_is_given_and_nothing_else(h: Subject, v: Verdict) -> Non
         registry = h.registry(h.build(declaration)).replace(given)
         v.same_state(h.peek_all(registry.unwrap(), declaration), given, "native values after replace of everything")
         registry = registry.replace({})
+        v.holds(isinstance(registry, sr.StateRegistry), "replace of nothing returns a registry")
         v.same_state(h.peek_all(registry.unwrap(), declaration), given, "native values after replace of nothing")
         registry = registry.replace(declaration.values())
         v.same_state(
@@ -97,7 +98,7 @@ def a_write_in_place_keeps_every_object(h: Subject, v: Verdict) -> None:
 
 @check("SR-WRITE-003")
 def a_functional_write_leaves_the_receiver(h: Subject, v: Verdict) -> None:
-    for declaration in (core(), tied() if "ties" in h.capabilities else square(), large()):
+    for declaration in (core(), tied() if "ties" in h.capabilities else square(), large(), shapes()):
         model = h.build(declaration)
         registry = h.registry(model)
         if registry.in_place:
@@ -145,13 +146,21 @@ def unwrap_gives_the_native_object(h: Subject, v: Verdict) -> None:
 @check("SR-WRITE-005")
 def a_shape_that_differs_is_refused(h: Subject, v: Verdict) -> None:
     declaration = Declaration(
-        (parameter("m", (3, 4)), parameter("s", ()), buffer("one", (1,)), buffer("z", (0, 3)), parameter("v", (4,)))
+        (
+            parameter("m", (3, 4)),
+            parameter("s", ()),
+            buffer("one", (1,)),
+            buffer("z", (0, 3)),
+            parameter("e", (0,)),
+            parameter("v", (4,)),
+        )
     )
     wrong: dict[str, list[tuple[int, ...]]] = {
         "m": [(4, 3), (12,), (1, 4), (3, 1), (3, 4, 1), (1, 3, 4), (), (4,), (0, 4)],
         "s": [(1,), (1, 1), (0,)],
         "one": [(), (1, 1), (2,), (0,)],
-        "z": [(0,), (3, 0), (0, 4), (1, 3), ()],
+        "z": [(0,), (3, 0), (0, 4), (1, 3), (), (1,), (1, 1), (3,)],
+        "e": [(), (1,), (2,), (0, 0), (1, 0), (0, 1)],
         "v": [(1,), (), (1, 4), (4, 1), (3,)],
     }
     for key, sizes in wrong.items():
@@ -203,6 +212,20 @@ def an_unknown_key_is_refused(h: Subject, v: Verdict) -> None:
         "Scale",
         "scale/x",
         "encoder/",
+        "",
+        "/",
+        "scale/",
+        "/scale",
+        "./scale",
+        "encoder//weight",
+        "encoder/../scale",
+        " scale",
+        "scale ",
+        "scale\n",
+        "scale:0",
+        "*",
+        "encoder/*",
+        "0",
     )
     for key in unknown:
         for extra in ({}, {"scale": values("s", (5,))}):
@@ -245,7 +268,7 @@ def a_write_changes_no_entry(h: Subject, v: Verdict) -> None:
 
 @check("SR-WRITE-009")
 def a_write_keeps_what_a_cell_is(h: Subject, v: Verdict) -> None:
-    for declaration in (core(), large()):
+    for declaration in (core(), large(), shapes()):
         model = h.build(declaration)
         before = {key: h.describe(model, key) for key in declaration.entries()}
         registry = h.registry(model).replace(others(declaration))
@@ -333,7 +356,7 @@ def with_trainable_sets_what_is_given_and_nothing_else(h: Subject, v: Verdict) -
     keys = [key for key, entry in declaration.entries().items() if entry.trainable]
     registry = h.registry(h.build(declaration))
     expected = declaration.entries()
-    masks: list[dict[str, Any]] = [{keys[0]: False}, {keys[1]: False, keys[2]: False}, {keys[1]: True}]
+    masks: list[dict[str, Any]] = [{keys[0]: False}, {}, {keys[1]: False, keys[2]: False}, {keys[1]: True}]
     for mask in [*masks, dict.fromkeys(keys, True), {}, {keys[0]: np.bool_(False)}]:  # NumPy's own bool
         expected |= {key: dataclasses.replace(expected[key], trainable=bool(flag)) for key, flag in mask.items()}
         for times in ("once", "twice"):
@@ -362,6 +385,18 @@ def a_mask_that_does_not_fit_is_refused(h: Subject, v: Verdict) -> None:
         {"q": False, "p": 1.0},
         {"p": np.array([True, False])},
         {3: False},
+        {"p": "False"},
+        {"p": "true"},
+        {"p": b"\x00"},
+        {"p": []},
+        {"p": np.int8(1)},
+        {"p": np.float32(0)},
+        {"p ": False},
+        {"*": False},
+        {"inner/*": False},
+        {"inner.w": False},
+        {"": False},
+        {("inner", "w"): False},
     )
     for mask in wrong:
         registry = h.registry(h.build(declaration))

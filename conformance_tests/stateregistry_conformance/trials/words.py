@@ -86,7 +86,10 @@ def _of_layer(case: LayerCase, layer: Layer, state: Mapping[str, np.ndarray]) ->
         yield "SR-LAYER-005", f"declared with {', '.join(surplus)}, which the native layer does not have"
     yield from _of_sums(layer)
     yield from _of_wrapper(case, names)
-    strange = sorted(set(layer.config) - _config_names(layer.kind) - ({STACKED} if case.stacked else set()))
+    known_names = _config_names(layer.kind) | ({STACKED} if case.stacked else set())
+    strange = sorted(
+        name for name in set(layer.config) - known_names if "." not in name
+    )  # a dotted one is of its framework
     if strange:
         known = ", ".join(sorted(_config_names(layer.kind)))
         yield "SR-LAYER-008", f"the config has {', '.join(strange)}; the specification has {known}"

@@ -114,8 +114,7 @@ def _written(
         result, out, format=format, shard_bytes=shard_bytes, overwrite=overwrite, extra=extra, progress=meter.wrote
     )
     read = {file.name: digests.of_file(file) for file in files}
-    made = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    hashes = {file.name: digests.sha256(file) for file in made}
+    hashes = {name: digests.sha256(file) for name, file in sources.made_at(path).items()}
     receipt = Receipt.of(plan, name, result.digests, result.stale, read, hashes)
     return Done(path, plan, receipt, residual)
 

@@ -49,7 +49,13 @@ class Receipt:
         source_files: Mapping[str, str],
         files: Mapping[str, str],
     ) -> Receipt:
-        """The receipt of a plan that was executed; `name` is the digest of the plan."""
+        """The receipt of a plan that was executed; `name` is the digest of the plan.
+
+        Args:
+            digests: of every value that was written, by target key.
+            stale: the residual records that were not used.
+            source_files, files: digests of what was read and of what was written, by name.
+        """
         counts: dict[str, int] = {}
         for move in plan.moves:
             counts[move.op] = counts.get(move.op, 0) + 1

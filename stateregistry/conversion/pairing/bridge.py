@@ -18,11 +18,13 @@ from stateregistry.alignment.model import Pair, Result, Unit, View, worse
 from stateregistry.alignment.orientation import Orientation
 from stateregistry.alignment.settle import as_kind
 from stateregistry.alignment.view import Given, view
+from stateregistry.conversion.pairing import doubts
 from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPair
 from stateregistry.conversion.pairing.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
 from stateregistry.conversion.pairing.unpaired import Unpaired
 from stateregistry.conversion.planning.plan import Grade, PlanProblem
 from stateregistry.conversion.rules.patterns import covers, matches
+from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
     from stateregistry.conversion.rules.rules import Rules
@@ -156,7 +158,7 @@ class Bridge:
             layer = next(iter(layers.values()))
             key = self.sides[0 if ways[0] else 1].canonical(layer.key(layer.pieces[0])) or ""
             if len(layer.pieces) != 1:
-                self._mismatch(pair, f"a {_named(layer)} and an array {unit.path!r}")
+                self._mismatch(pair, f"{_named(layer)} and an array {unit.path!r}")
             else:
                 self._entry(pair, *((key, unit.keys[0]) if ways[0] else (unit.keys[0], key)))
 
@@ -172,7 +174,7 @@ class Bridge:
             if "conv" in (one.kind, two.kind) and pair.source.colour == pair.target.colour:
                 kinds = [one.kind]
             else:
-                self._mismatch(pair, f"a {_named(one)} in the source and a {_named(two)} in the target")
+                self._mismatch(pair, f"{_named(one)} in the source and {_named(two)} in the target")
                 return
         kind = kinds[0]
         one, two = left[kind], right[kind]
@@ -245,6 +247,7 @@ class Bridge:
             made = replace(made, source_axes=_unit_axes(mine), target_axes=_unit_axes(theirs))
         if len(sizes) > 1 and (len(set(sizes)) != len(sizes) or self.target.derived) and not self.same:
             text = f"an array of shape {mine} outside any known layer: its axes may be in another order"
+            text = "; ".join(filter(None, (text, doubts.computed_from(key, self.source))))
             made = replace(made, grade=worse("assumption", made.grade), reason=text)
         self.found.entries.append(made)
         self.done[0].add(key)
@@ -318,12 +321,13 @@ def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignmen
         whole = f"{right.path}/{piece.name}" if right.path else piece.name
         if new is None or new in (*right.roles.values(), whole):
             continue
-        text = f"the rule calls it {new!r}, but it is part of a {left.kind}, which goes as a whole to {right.path!r}"
+        text = (
+            f"the rule calls it {new!r}, but it is part of {a_kind(left.kind)}, which goes as a whole to {right.path!r}"
+        )
         hint = f"rename the layer {left.path!r} instead"
         found.problems.append(PlanProblem("rule", (key,), text, hint))
 
 
 def _named(layer: Layer) -> str:
-    return (
-        f"{layer.kind} ({layer.type})" if layer.type else f"{layer.kind} (inferred)" if layer.inferred else layer.kind
-    )
+    note = layer.type or ("inferred" if layer.inferred else "")
+    return f"{a_kind(layer.kind)} ({note})" if note else a_kind(layer.kind)

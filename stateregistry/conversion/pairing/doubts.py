@@ -39,6 +39,28 @@ def doubted(pair: LayerPair, source: Side, target: Side, rules: Rules) -> LayerP
     return pair
 
 
+#: Names of what torch computes a weight from, by ending: of the array, of one that has to lie beside it, and what it is.
+_COMPUTED: Final = (
+    ("_v", ("_g",), "weight_norm"),
+    ("_g", ("_v",), "weight_norm"),
+    ("original1", ("original0",), "weight_norm"),
+    ("original0", ("original1",), "weight_norm"),
+    ("_orig", ("_u", "_v"), "spectral_norm"),
+    ("original", ("0/_u", "0/_v"), "spectral_norm"),
+    ("_orig", ("_mask",), "pruning"),
+)
+
+
+def computed_from(key: str, side: Side) -> str:
+    """What an array of no layer is by its name and its neighbours', if a weight is computed from it; empty for nothing."""
+    for ending, others, what in _COMPUTED:
+        stem = key.removesuffix(ending)
+        if stem != key and all(side.canonical(stem + other) is not None for other in others):
+            beside = " and ".join(repr(stem + other) for other in others)
+            return f"with {beside} it is what {what} of torch makes a weight of, and no name says of which layer"
+    return ""
+
+
 def contradiction(pair: LayerPair, source: Side, target: Side) -> str:
     """In what config contradicts the arrays of a pair, or that of the other side; empty for nothing."""
     for layer, side in ((pair.source, source), (pair.target, target)):

@@ -14,7 +14,7 @@ from stateregistry import plugins
 from stateregistry.conversion.pairing.pairs import EntryPair
 from stateregistry.layers import axes
 from stateregistry.layers.infer import readings_of
-from stateregistry.layers.vocabulary import ESSENTIAL, ROLES
+from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, a_kind
 
 if TYPE_CHECKING:
     from stateregistry.conversion.pairing.pairs import LayerPair
@@ -85,13 +85,27 @@ class Undeclared:
         hint = "; or ".join(filter(None, (advice.hint, problem.hint)))
         return replace(problem, text=f"{problem.text}; {advice.text}", hint=hint)
 
-    def _advice(self, number: int, key: str) -> Advice | None:
+    def open_layer(self, pair: LayerPair, /) -> Layer | None:
+        """The layer of a pair that is one by names and shapes alone, while its live module is of another type or of none."""
+        for number, layer in enumerate((pair.source, pair.target)):
+            if layer.inferred and any(self._holder(number, layer.key(piece)) is not None for piece in layer.pieces):
+                return layer
+        return None
+
+    def _holder(self, number: int, key: str) -> tuple[Holder, Dialect] | None:
+        """The module of an entry that there is something to say of, with the dialect of its side."""
         side = self._sides[number]
         holder = side.holders.get(key)
         adapter = plugins.adapters().get(side.dialect)
         if holder is None or holder.bare or adapter is None or adapter.dialect is None:
             return None
-        dialect = adapter.dialect
+        return holder, adapter.dialect
+
+    def _advice(self, number: int, key: str) -> Advice | None:
+        known = self._holder(number, key)
+        if known is None:
+            return None
+        side, (holder, dialect) = self._sides[number], known
         if holder.declared:
             return _no_layer_here(holder)
         names = self._names(side, holder)
@@ -103,8 +117,10 @@ class Undeclared:
         by_name = readings_of(names, dialect, side.entries, holder.path)
         ranks = {name: len(entry.shape) for name in sorted(names) if (entry := _entry(side, holder, name)) is not None}
         by_rank = () if by_name or other is not None else _kinds_by_rank(ranks)
-        kinds = [f"a {other.kind} (as the {other.type or other.kind} on the other side)"] if other is not None else []
-        kinds += [f"a {kind}" for kind in (*by_name, *by_rank) if other is None or kind != other.kind]
+        kinds = (
+            [f"{a_kind(other.kind)} (as the {other.type or other.kind} on the other side)"] if other is not None else []
+        )
+        kinds += [a_kind(kind) for kind in (*by_name, *by_rank) if other is None or kind != other.kind]
         bare = (
             f"no layer at all, if its parameters are their own ({dialect.bare})" if dialect.bare else "no layer at all"
         )
@@ -143,6 +159,8 @@ def _no_layer_here(holder: Holder) -> Advice:
         "with is made from its arrays in a way that is not known, or nothing says which axis counts stacked modules"
     )
     name = holder.type.rpartition(".")[2]
+    if holder.reason:
+        return Advice(f"{holder.path or '(the model)'} is a {holder.type}: {holder.reason}", "")
     return Advice(text, f"make it a plain {name} first, with the arrays that it computes with")
 
 

@@ -130,7 +130,7 @@ def _asked(name: str, source: Layer, target: Layer) -> bool:
 def activations(
     source: Mapping[str, str], target: Mapping[str, str], rename: Callable[[str], str | None], to: str, /
 ) -> Iterator[Finding]:
-    """Activations that hang under one path on both sides and are not one function.
+    """Activations, and norms that hold nothing, that hang under one path on both sides and are not one function.
 
     Args:
         source, target: neutral words by path.
@@ -146,7 +146,8 @@ def activations(
             continue
         spelled = dialect.activations.get(left) if dialect is not None else None
         hint = f"use {spelled}" if spelled else f"make it {left}"
-        yield Finding(there, "activation", left, right, "evaluation", hint)
+        name = "function" if left.partition("(")[0].endswith("_norm") else "activation"
+        yield Finding(there, name, left, right, "evaluation", hint)
 
 
 def _adviser(to: str) -> Callable[[Layer, str, Any], str]:

@@ -62,6 +62,9 @@ class Want:
         """Put what another layer wants of the same array with what is wanted already."""
         if other is self:
             return
+        if (self.formula, self.iteration) != (other.formula, other.iteration):
+            other.absent += sorted({feed.into for feed in self.feeds} - set(other.absent))
+            return  # one array whose parts are made in different ways
         given = {feed.into for feed in other.feeds}
         other.feeds += [feed for feed in self.feeds if feed.into not in given]
         other.zeros += [part for part in self.zeros if part not in other.zeros]
@@ -139,7 +142,7 @@ class Joint:
                     self.displaced.add(self.pair.source.key(self._holders[held]))
 
     def _give(self, want: Want, role: str, into: str) -> None:
-        if not into and self._computed(want, role):
+        if self._computed(want, role, into):
             return
         if role in self._holders:
             want.feeds.append(self._feed(role, into))
@@ -176,13 +179,13 @@ class Joint:
     def _iterations(self, role: str) -> tuple[spectral.Iteration, spectral.Iteration]:
         return spectral.Iteration.of(self.pair.source, role), spectral.Iteration.of(self.pair.target, role)
 
-    def _around(self, role: str) -> tuple[Feed, ...]:
-        """The original, u and, where it is stored, v of a role in the source."""
+    def _around(self, role: str, into: str = "") -> tuple[Feed, ...]:
+        """The original, u and, where it is stored, v of a role in the source, for a part of what is made of them."""
         endings = (spectral.ORIGINAL, spectral.U, spectral.V)
         held = [(role + end, self._holders[role + end]) for end in endings if role + end in self._holders]
-        return tuple(Feed(self.pair.source.key(piece), piece.axes, piece.parts[name]) for name, piece in held)
+        return tuple(Feed(self.pair.source.key(piece), piece.axes, piece.parts[name], into) for name, piece in held)
 
-    def _computed(self, want: Want, role: str) -> bool:
+    def _computed(self, want: Want, role: str, into: str) -> bool:
         """Whether a role is computed from others, and if so what is wanted.
 
         Sigma is, where the source stores none; and u and v are as the source has them after its iteration, where it stores
@@ -195,7 +198,7 @@ class Joint:
             if base + spectral.SIGMA not in self._holders:
                 formulas[base + spectral.SIGMA] = "sigma"
             if role in formulas:
-                want.formula, want.iteration, want.feeds = formulas[role], mine, list(self._around(base))
+                want.formula, want.iteration, want.feeds = formulas[role], mine, list(self._around(base, into))
                 want.chosen = f"computed: the source divides by {mine.divides}"
                 if want.formula == "u":
                     self._used.add(role)

@@ -117,7 +117,7 @@ class Move:
         return bool(self.axes) or any(feed.axes for feed in self.sources)
 
     def assembly(self, source: Side, target: Side) -> algebra.Assembly | None:
-        """The derived move of axes, `None` where one array is copied as it is."""
+        """The derived move of axes between both sides, source and target; `None` where one array is copied as it is."""
         if self.op not in ("copy", "sum") or not self.laid_out:
             return None
         feeds = [algebra.Feed(feed.axes, source.entries[feed.key].shape, feed.part, feed.into) for feed in self.sources]
@@ -305,6 +305,9 @@ class Plan(Displayed):
             progress: called with bytes done and bytes in all, from whichever thread did them.
             resume: go on where a run that ended early left off, after checking what lies there.
 
+        Returns:
+            `done.target`: the native object with the new state, or the path that was written; `done.receipt`, `done.residual`.
+
         Raises:
             PlanError: the plan is not `ok`, a condition does not hold, or source or target are not those it was made
                 for. TargetExistsError. Nothing was written in any of these cases.
@@ -341,7 +344,7 @@ class Plan(Displayed):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The plan that `to_json` wrote.
+        """The plan whose text `to_json` wrote.
 
         Raises:
             PlanError: it is not JSON, has another schema or is damaged.
@@ -402,7 +405,7 @@ class Plan(Displayed):
             raise PlanError(f"not a plan: {'; '.join(wrong[:5])}", plan=None, hint="make it again")
 
     def digest(self) -> str:
-        """sha256 of the plan's JSON: what a receipt names it by."""
+        """The sha256 of the plan's JSON: what a receipt names it by."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     # ---------------------------------------------------------------- text

@@ -158,17 +158,15 @@ class _Planner:
 
     def _untyped(self, pair: LayerPair) -> LayerPair:
         """The pair, as an assumption where a live module computes in a way that nobody declared: shapes do not say what."""
-        if pair.grade != "certain" or any(
-            covers(rule.path, layer.path) for rule in self.rules.layers for layer in (pair.source, pair.target)
-        ):
+        layers = pair.source, pair.target
+        if pair.grade != "certain" or any(covers(rule.path, one.path) for rule in self.rules.layers for one in layers):
             return pair
-        sides = (pair.source, self.undeclared.of_source), (pair.target, self.undeclared.of_target)
-        for layer, told in sides:
-            if layer.inferred and any(told(layer.key(piece)) is not None for piece in layer.pieces):
-                where = layer.path or "(the model)"
-                text = f"{where}: names and shapes are those of {a_kind(layer.kind)}, and no type says that it is one"
-                return replace(pair, grade="assumption", reason=text, whole=True)
-        return pair
+        layer = self.undeclared.open_layer(pair)
+        if layer is None:
+            return pair
+        where = layer.path or "(the model)"
+        text = f"{where}: names and shapes are those of {a_kind(layer.kind)}, and no type says that it is one"
+        return replace(pair, grade="assumption", reason=text, whole=True)
 
     def _refused(self, pair: LayerPair) -> bool:
         """Whether the config of a pair contradicts its arrays; a problem then."""
@@ -417,7 +415,8 @@ class _Planner:
             else:
                 self._left(Move("drop", sources=(Feed(key),), cls="lossy", reason="the target has no place for it"))
                 hint = "name its place with a rule, or allow 'unexpected' to leave it out"
-                problem = PlanProblem("unexpected", (key,), f"no place for the {entry}", hint)
+                told = "; ".join(filter(None, (f"no place for the {entry}", doubts.computed_from(key, self.source))))
+                problem = PlanProblem("unexpected", (key,), told, hint)
                 self.problems.append(self.undeclared.explained(problem))
         for key, reason in self.source.opaque.items():
             if not self.rules.drops_source(key):

@@ -95,20 +95,32 @@ def _layout(feeds: Sequence[Feed], shapes: Sequence[tuple[int, ...]]) -> _Layout
 
 def placed(
     formula: Formula, feeds: Sequence[Feed], shapes: Sequence[tuple[int, ...]], pattern: str, shape: tuple[int, ...]
-) -> axes.Transform:
-    """The move of a computed value from its neutral axes into its place.
+) -> axes.Assembly:
+    """The move of computed values, each in its neutral axes, into their place: one, or one for each part of a stack.
 
     Args:
-        formula: what is computed. feeds, shapes: the original, u and, where it is stored, v.
+        formula: what is computed. feeds, shapes: for every part, the original, u and, where it is stored, v.
         pattern, shape: of the place.
 
     Raises:
         AxesError: the arrays do not belong together, or the place has other axes.
     """
-    laid = _layout(feeds, shapes)
-    names = {"u": laid.rows, "v": laid.columns}.get(formula, ())
-    sizes = laid.sizes(names)
-    return axes.derive(" ".join(names), sizes, pattern, shape, laid.original.sizes)
+    made: list[axes.Feed] = []
+    sizes: dict[str, int] = {}
+    for part, numbers in _by_part(feeds).items():
+        laid = _layout([feeds[number] for number in numbers], [shapes[number] for number in numbers])
+        names = {"u": laid.rows, "v": laid.columns}.get(formula, ())
+        made.append(axes.Feed(" ".join(names), laid.sizes(names), "", part))
+        sizes |= laid.original.sizes
+    return axes.assemble(made, pattern, shape, sizes)
+
+
+def _by_part(feeds: Sequence[Feed]) -> dict[str, list[int]]:
+    """The numbers of the feeds of every part of the place, in order."""
+    found: dict[str, list[int]] = {}
+    for number, feed in enumerate(feeds):
+        found.setdefault(feed.into, []).append(number)
+    return found
 
 
 def computed(
@@ -120,7 +132,7 @@ def computed(
     shape: tuple[int, ...],
     dtype: str,
 ) -> np.ndarray:
-    """The value of a place: what the source's layer has after its iteration, in the axes and the dtype of the place.
+    """The value of a place: what the source's layers have after their iteration, in the axes and the dtype of the place.
 
     Raises:
         AxesError: as `placed`. CastError: it is finite and too large for the dtype. UnsupportedError: complex values.
@@ -128,11 +140,15 @@ def computed(
     import numpy as np
 
     move = placed(formula, feeds, [array.shape for array in arrays], pattern, shape)
-    left, right, sigma = _iterated(iteration, feeds, arrays)
-    value = np.asarray({"u": left, "v": right}.get(formula, sigma), np.float64).reshape(move.source.shape)
+    values = []
+    for numbers, (bound, _) in zip(_by_part(feeds).values(), move.sources, strict=True):
+        own = [feeds[number] for number in numbers], [arrays[number] for number in numbers]
+        left, right, sigma = _iterated(iteration, *own)
+        values.append(np.asarray({"u": left, "v": right}.get(formula, sigma), np.float64).reshape(bound.shape))
     with np.errstate(all="ignore"):
-        rounded = np.array(move.apply(value), order="C").astype(numpy_dtype(dtype))
-    if np.isfinite(value).all() and not np.isfinite(rounded.astype(np.float64)).all():
+        whole = np.array(move.apply(values), order="C")
+        rounded = whole.astype(numpy_dtype(dtype))
+    if np.isfinite(whole).all() and not np.isfinite(rounded.astype(np.float64)).all():
         keys = tuple(feed.key for feed in feeds)
         raise CastError(f"{formula} of {keys[0]!r} is too large for {dtype}", keys=keys, expected=dtype)
     return rounded

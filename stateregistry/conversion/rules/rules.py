@@ -188,7 +188,7 @@ class Rules:
 
     @classmethod
     def of(cls, given: Rules | Mapping[str, Any] | str | Path | Iterable[tuple[str, str]] | None) -> Rules:
-        """Rules from what `rules=` takes: rules, a path of a TOML file, parsed TOML, `{source: target}` or pairs.
+        """The rules that are given as `rules=` takes them: rules, a path of a TOML file, parsed TOML, `{source: target}` or pairs.
 
         Raises:
             RuleError: it does not parse. FileMissingError: there is no such file.
@@ -322,7 +322,7 @@ class Rules:
         return group
 
     def joined(self, other: Rules, *, drops: Iterable[str] = ()) -> Rules:
-        """These rules, and the renames of others, and more drops."""
+        """These rules, and the renames of other ones, and more drops."""
         return replace(self, renames=(*self.renames, *other.renames), drops=(*self.drops, *drops))
 
     def inverse(self) -> Rules:
@@ -359,15 +359,15 @@ class Rules:
         return found[0][1] if found else None
 
     def drops_source(self, key: str) -> bool:
-        """Whether a drop rule leaves a source entry out."""
+        """Whether a drop rule leaves the source entry of a key out."""
         return any(covers(text, key) for text in self.drops)
 
     def holds_target(self, key: str) -> bool:
-        """Whether a keep or fill rule says what a target entry holds."""
+        """Whether a keep or fill rule says what the target entry of a key holds."""
         return any(covers(text, key) for text in (*self.keeps, *(rule.target for rule in self.fills)))
 
     def unused(self, source: Iterable[str], target: Iterable[str]) -> tuple[str, ...]:
-        """Rules that match nothing, spelled for people."""
+        """The rules that match none of the keys of source and target, spelled for people."""
         here, there = tuple(source), tuple(target)
         dead = [f"rename {r.source!r}" for r in self.renames if all(r.apply(key) is None for key in here)]
         dead += [f"drop {text!r}" for text in self.drops if not any(covers(text, key) for key in here)]

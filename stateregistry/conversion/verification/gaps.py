@@ -157,6 +157,23 @@ def outputs(left: Any, right: Any) -> Gap:
     return worst
 
 
+def without_numbers(left: Any, right: Any) -> str:
+    """Why two outputs say nothing of two models, however equal they are; empty where they say something.
+
+    Equal NaNs are no evidence: whatever is computed from a NaN is one, and so is nothing at all.
+
+    Raises:
+        StateError: they hold what is no array.
+    """
+    elements, finite = 0, 0
+    for _, array in (*_leaves(left), *_leaves(right)):
+        elements += array.size
+        finite += int(np.isfinite(_wide(array)).sum())
+    if finite:
+        return ""
+    return "every output is a NaN or infinite on both sides" if elements else "there is no output"
+
+
 def _listed(found: Mapping[str, np.ndarray]) -> str:
     return ", ".join(sorted(path or "one array" for path in found)) or "nothing"
 

@@ -6,6 +6,7 @@ unless the outputs depend on every layer in question: then these are interchange
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.rules.patterns import covers
 from stateregistry.conversion.rules.rules import Rename, Rules
 from stateregistry.conversion.verification import gaps
-from stateregistry.errors import AmbiguousAlignment, PlanError, UnsupportedError
+from stateregistry.conversion.verification.following import Followed, follow, noise, watched
+from stateregistry.errors import AmbiguousAlignment, PlanError, StateError, UnsupportedError
 
 if TYPE_CHECKING:
     from stateregistry.conversion.verification.gaps import Gap
+    from stateregistry.layers.calls import Call
     from stateregistry.registry import StateRegistry
 
 #: So many plans are made, and so many of them tried, at most.
@@ -47,6 +50,10 @@ class _Tried:
     plan: Plan
     gap: Gap | None = None
     why: str = ""
+
+    def agrees(self, tolerance: float) -> bool:
+        """Whether it was tried and its outputs are those of the source."""
+        return self.gap is not None and self.gap.share <= tolerance
 
     def __str__(self) -> str:
         said = ", ".join(f"{one.source} -> {one.target}" for one in self.answers) or "the plan as it is"
@@ -77,32 +84,81 @@ def decided(
     source, _, inputs = forward
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     first = planned(rules)
-    candidates = list(_candidates(first, planned, rules))
-    expected = source(*args)
-    bench = _Bench(here, there, forward[1], args, expected)
-    tried = [bench.tried(one) for one in candidates]
-    agreeing = [one for one in tried if one.gap is not None and one.gap.share <= tolerance]
+    followed = _followed(first, planned, rules, here, there, forward, tolerance)
+    if followed is None:
+        candidates = list(_candidates(first, planned, rules))
+        bench = _Bench(here, there, forward[1], args, source(*args))
+        tried = [bench.tried(one) for one in candidates]
+    else:
+        said = replace(rules, renames=(*rules.renames, *followed.found.answers))
+        candidates = list(_candidates(followed.found.plan, planned, said, followed.found.answers))
+        bench = _Bench(here, there, forward[1], args, followed.expected)
+        tried = [bench.tried(one) for one in candidates]
+        if not any(one.agrees(tolerance) for one in tried):
+            # Activations may have said nothing, or something wrong: few candidates are all tried.
+            with contextlib.suppress(AmbiguousAlignment):
+                tried = [bench.tried(one) for one in list(_candidates(first, planned, rules))]
+                followed = None
+    agreeing = [one for one in tried if one.agrees(tolerance)]
     if not agreeing:
         _refuse(first, tried, "the outputs of none of them agree" if first.problems else "the outputs do not agree")
     near = [one for one in tried if one.gap is not None and tolerance < one.gap.share <= _CLEAR * tolerance]
     if near:
         _refuse(first, tried, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
-    blind = bench.blind(agreeing, tolerance)
+    blind = bench.blind(agreeing, tolerance, followed.found.tried if followed is not None else ())
     if blind:
         _refuse(first, tried, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
-    return _told(agreeing)
+    return _told(agreeing, followed.found.tied if followed is not None else frozenset())
+
+
+# -------------------------------------------------------------------- what activations say
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What activations say, and the outputs of the source."""
+
+    found: Followed
+    expected: Any
+
+
+def _followed(
+    first: Plan,
+    planned: Callable[[Rules], Plan],
+    rules: Rules,
+    here: StateRegistry,
+    there: StateRegistry | None,
+    forward: Forward,
+    tolerance: float,
+) -> _Followed | None:
+    """What activations say of the questions of a plan; `None` where there are none, or where a model cannot be watched."""
+    if there is None or not any(problem.answers for problem in first.problems):
+        return None
+    if any(problem.problem not in _LEAVE and not problem.answers for problem in first.problems):
+        return None  # what is wrong beside the questions is told before anything is run
+    source, function, inputs = forward
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+    seen = watched(here, lambda: source(*args))
+    if seen is None:
+        return None
+    bench = _Bench(here, there, function, args, seen[1])
+    found = follow(planned, rules, first, seen, bench.watched, tolerance)
+    return _Followed(found, seen[1])
 
 
 # -------------------------------------------------------------------- candidates
 
 
-def _candidates(first: Plan, planned: Callable[[Rules], Plan], rules: Rules) -> Iterator[_Tried]:
+def _candidates(
+    first: Plan, planned: Callable[[Rules], Plan], rules: Rules, known: tuple[Rename, ...] = ()
+) -> Iterator[_Tried]:
     """Every plan that answers all questions, one way or another.
 
     Raises:
         PlanError: a plan has problems that are no questions. AmbiguousAlignment: there are more than `MOST`.
     """
-    queue: list[tuple[tuple[Rename, ...], Plan]] = [((), first)]
+    queue: list[tuple[tuple[Rename, ...], Plan]] = [(known, first)]
     made = 0
     while queue:
         answers, plan = queue.pop(0)
@@ -129,7 +185,7 @@ def _candidates(first: Plan, planned: Callable[[Rules], Plan], rules: Rules) -> 
                     message, plan=first, keys=question.keys, hint="answer some with [[rename]] rules"
                 )
             more = (*answers, Rename(*says))
-            queue.append((more, planned(replace(rules, renames=(*rules.renames, *more)))))
+            queue.append((more, planned(replace(rules, renames=(*rules.renames, *more[len(known) :])))))
 
 
 # -------------------------------------------------------------------- trying
@@ -159,17 +215,26 @@ class _Bench:
             if not one.answers:
                 raise
             return replace(one, why=f"cannot be: {error.message.splitlines()[-1].strip()}")
-        return replace(one, gap=gaps.outputs(self.expected, self._outputs(one.plan)))
+        made = self._outputs(one.plan)
+        if nothing := gaps.without_numbers(self.expected, made):
+            hint = "give inputs for which both models compute numbers"
+            raise StateError(f"a forward pass cannot decide: {nothing}", hint=hint)
+        return replace(one, gap=gaps.outputs(self.expected, made))
 
-    def _outputs(self, plan: Plan, changed: Callable[[dict[str, np.ndarray]], None] | None = None) -> Any:
-        """What the target computes with the state of a plan, or with some of it changed."""
+    def watched(self, plan: Plan) -> tuple[Sequence[Call], Any] | None:
+        """What the layers of the target are given with what is decided of a plan, and what it computes."""
+        assert self.there is not None
+        registry = self._copy().replace(_values(plan, self.here, self.there))
+        return watched(registry, lambda: self._run(registry.unwrap()))
+
+    def _outputs(self, plan: Plan, changed: Sequence[str] = ()) -> Any:
+        """What the target computes with the state of a plan, or with other values for some keys."""
         if self.there is None:
-            result: Any = plan.execute(self.here).target
-        else:
-            values = _values(plan, self.here, self.there)
-            if changed is not None:
-                changed(values)
-            result = self._copy().replace(values).unwrap()
+            return self._run(plan.execute(self.here).target)
+        values = _values(plan, self.here, self.there)
+        return self._run(self._copy().replace(noise(values, changed)).unwrap())
+
+    def _run(self, result: Any) -> Any:
         try:
             return self.function(result, *self.args)
         except TypeError as error:
@@ -197,10 +262,15 @@ class _Bench:
             raise UnsupportedError(message, hint="say the pairing with [[rename]] rules, and leave forward= out")
         return made
 
-    def blind(self, agreeing: Sequence[_Tried], tolerance: float) -> list[str]:
-        """Layers that candidates which agree fill from elsewhere, and on which the outputs do not depend."""
+    def blind(self, agreeing: Sequence[_Tried], tolerance: float, tried: Sequence[str] = ()) -> list[str]:
+        """Layers that candidates which agree fill from elsewhere, and those that were tried, which outputs do not depend on."""
         plans = [one.plan for one in agreeing]
-        groups = _in_question(plans, [Converted(plan, self.here, self.there) for plan in plans])
+        groups = dict(_in_question(plans, [Converted(plan, self.here, self.there) for plan in plans]))
+        target = plans[0].target
+        for layer in target.layers:
+            if layer.path in tried:
+                keys = [target.canonical(key) or key for key in layer.roles.values()]
+                groups.setdefault(layer.path or "(the model)", [key for key in keys if target.entries[key].persistent])
         if not groups:
             return []
         if self.there is None:
@@ -208,7 +278,7 @@ class _Bench:
         first = self._outputs(agreeing[0].plan)
         found = []
         for name, keys in groups.items():
-            gap = gaps.outputs(first, self._outputs(agreeing[0].plan, _noise(keys)))
+            gap = gaps.outputs(first, self._outputs(agreeing[0].plan, keys))
             if gap.share <= _CLEAR * tolerance:
                 found.append(name)
         return found
@@ -221,21 +291,6 @@ def _values(plan: Plan, here: StateRegistry, there: StateRegistry) -> dict[str, 
         for move in plan.moves
         if move.target and (move.op != "keep" or (move.residual and move.residual not in result.stale))
     }
-
-
-def _noise(keys: Sequence[str]) -> Callable[[dict[str, np.ndarray]], None]:
-    """Other values of the same size for some keys: each takes the place of another, and half of them change their sign."""
-    random = np.random.default_rng(0)
-
-    def change(values: dict[str, np.ndarray]) -> None:
-        for key in keys:
-            value = values[key]
-            mixed = random.permutation(value.reshape(-1)).reshape(value.shape)
-            if value.dtype.kind not in "bu":
-                mixed = mixed * random.choice([-1, 1], value.shape).astype(value.dtype)
-            values[key] = mixed
-
-    return change
 
 
 def _in_question(plans: Sequence[Plan], results: Sequence[Converted]) -> Mapping[str, list[str]]:
@@ -261,7 +316,7 @@ def _in_question(plans: Sequence[Plan], results: Sequence[Converted]) -> Mapping
 # -------------------------------------------------------------------- the answer
 
 
-def _told(agreeing: Sequence[_Tried]) -> Plan:
+def _told(agreeing: Sequence[_Tried], tied: frozenset[str]) -> Plan:
     """The plan of the first that agrees, with what it rests on."""
     one = agreeing[0]
     if not one.answers:
@@ -269,8 +324,11 @@ def _told(agreeing: Sequence[_Tried]) -> Plan:
     evidence = f"the outputs agree: they differ by {one.gap}"
     if len(agreeing) > 1:
         evidence = f"interchangeable, as the outputs of {len(agreeing)} candidates agree: they differ by {one.gap}"
+    alike = f"interchangeable, as what comes after agrees in any order; the outputs differ by {one.gap}"
     moves = tuple(
-        replace(move, evidence=evidence)
+        replace(
+            move, evidence=alike if any(covers(path, feed.key) for path in tied for feed in move.sources) else evidence
+        )
         if any(covers(answer.source, feed.key) for answer in one.answers for feed in move.sources)
         and move.evidence.startswith("a rename rule")
         else move

@@ -22,6 +22,7 @@ from stateregistry.conversion.verification import gaps
 from stateregistry.conversion.verification.bisect import Found, Run, bisect
 from stateregistry.conversion.verification.departure import Departure
 from stateregistry.conversion.verification.gaps import TOLERANCE, Gap, number
+from stateregistry.display import Displayed
 from stateregistry.errors import PlanError, StateError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Difference:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Displayed):
     """What a comparison through a plan found.
 
     Attributes:
@@ -59,6 +60,7 @@ class Verification:
         not_compared: entries without a counterpart, with the reason.
         output_difference, output_scale: the largest absolute difference of the outputs and the largest finite magnitude in
             them, of several outputs those of the one that differs most; `None` where no forward pass was given.
+        outputs_skipped: why outputs say nothing although a forward pass was given: all of them are NaN; empty otherwise.
         unmet: conditions of the plan that the values of `a` do not meet: what they exclude cannot be in `b`.
         first_departure: where the models begin to compute something else; `None` where outputs agree, or nothing could be
             seen, which `notes` says.
@@ -76,6 +78,7 @@ class Verification:
     first_departure: Departure | None = None
     compared_layers: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    outputs_skipped: str = ""
 
     @property
     def equal(self) -> bool:
@@ -86,8 +89,11 @@ class Verification:
         """Whether the outputs differ by at most `tolerance` of their scale.
 
         Raises:
-            StateError: no forward pass was given.
+            StateError: no forward pass was given, or its outputs say nothing.
         """
+        if self.outputs_skipped:
+            message = f"outputs were not compared: {self.outputs_skipped}"
+            raise StateError(message, hint="give inputs for which both models compute numbers")
         if self.output_difference is None or self.output_scale is None:
             raise StateError("outputs were not compared", hint="verify with forward=(fa, fb, inputs)")
         return self.output_difference <= tolerance * self.output_scale
@@ -98,6 +104,8 @@ class Verification:
         lines += _cut([str(difference) for difference in self.differences])
         lines += _cut([f"a condition does not hold: {text}" for text in self.unmet])
         lines += _cut([f"not compared: {key}: {why}" for key, why in self.not_compared.items()])
+        if self.outputs_skipped:
+            lines.append(f"  outputs were not compared: {self.outputs_skipped}")
         if self.output_difference is not None and self.output_scale is not None:
             lines.append(f"  outputs differ by at most {Gap(self.output_difference, self.output_scale)}")
         if self.first_departure is not None:
@@ -123,6 +131,7 @@ class Verification:
             "not_compared": dict(self.not_compared),
             "unmet": list(self.unmet),
             "outputs": outputs,
+            "outputs_skipped": self.outputs_skipped,
             "first_departure": None if self.first_departure is None else self.first_departure.to_json(),
             "compared_layers": [list(pair) for pair in self.compared_layers],
             "notes": list(self.notes),
@@ -147,8 +156,9 @@ def verify(
 ) -> Verification:
     """Compare the state of `b` with what the plan makes of the state of `a`, and what the two compute.
 
-    Values are compared by their bits. Outputs are compared as numbers: equal NaNs and equal infinities at one place are
-    equal; a NaN on one side alone is an infinite difference.
+    Values are compared by their bits; of a file that carries digests, each is held against its own first. Outputs are
+    compared as numbers: equal NaNs and equal infinities at one place are equal; a NaN on one side alone is an infinite
+    difference. Outputs without one finite number say nothing, and are `outputs_skipped`.
 
     If outputs differ by more than `tolerance` of their scale, both functions are called a second time while the layers of `a`
     and `b` are watched (torch: hooks; Linen: intercepted methods; NNX: wrapped classes; JAX then compiles nothing, which is
@@ -170,6 +180,7 @@ def verify(
 
     Raises:
         PlanError: the two do not correspond. StateError: their outputs have different structures or shapes.
+        FileFormatError: a file that carries digests is not what was written: what is damaged is listed.
     """
     with contextlib.ExitStack() as stack:
         here, there = stack.enter_context(sources.resolved(a)), stack.enter_context(sources.resolved(b))
@@ -177,14 +188,19 @@ def verify(
             accepted = [name for name in ALLOW if name not in LEFT_OUT]
             plan = planned(here, there, None, rules, (*accepted, *_names(allow)), None, None)
         plan.require()
+        for side in (here, there):
+            sources.refuse_damaged(side)
         equal, differences, skipped = _state(plan, here, there, progress)
         unmet = _unmet(plan, here)
-        outputs, found = None, Found()
+        outputs, found, skipped_outputs = None, Found(), ""
         if forward is not None:
-            outputs, found = _outputs(plan, here, there, forward, [each.target for each in differences], tolerance)
+            outputs, found, skipped_outputs = _outputs(
+                plan, here, there, forward, [each.target for each in differences], tolerance
+            )
     return Verification(
         plan, equal, tuple(differences), skipped, None if outputs is None else outputs.difference,
         None if outputs is None else outputs.scale, unmet, found.departure, found.compared, found.notes,
+        skipped_outputs,
     )  # fmt: skip
 
 
@@ -204,8 +220,9 @@ def _state(
 ) -> tuple[int, list[Difference], dict[str, str]]:
     """How many entries are equal, those that are not, and those that have no counterpart."""
     made = Converted(plan, here, there)
-    moved = [move for move in plan.moves if move.op in ("copy", "sum", "compute")]
-    skipped = {move.keys[0]: move.reason or move.op for move in plan.moves if move not in moved}
+    compared = ("copy", "sum", "compute")
+    moved = [move for move in plan.moves if move.op in compared]
+    skipped = {move.keys[0]: move.reason or move.op for move in plan.moves if move.op not in compared}
     total = sum(plan.target.entries[move.target].nbytes for move in moved)
     equal, done, differences = 0, 0, []
     for move in moved:
@@ -255,8 +272,8 @@ def _outputs(
     forward: tuple[Callable[..., Any], Callable[..., Any], Any],
     differing: list[str],
     tolerance: float,
-) -> tuple[Gap, Found]:
-    """The gap of the outputs and, where it is too large, what the layers show.
+) -> tuple[Gap | None, Found, str]:
+    """The gap of the outputs and, where it is too large, what the layers show; no gap but why, where they say nothing.
 
     Raises:
         StateError: the outputs cannot be compared; the message says where the models depart, if that was found.
@@ -275,9 +292,11 @@ def _outputs(
         if departure is not None:
             error.add_note(f"first departure: {departure}")
         raise
+    if nothing := gaps.without_numbers(runs[0].first, runs[1].first):
+        return None, Found(), nothing
     if found.difference <= tolerance * found.scale:
-        return found, Found()
-    return found, bisect(plan, runs, differing, tolerance)
+        return found, Found(), ""
+    return found, bisect(plan, runs, differing, tolerance), ""
 
 
 def _run(name: str, registry: StateRegistry, function: Callable[..., Any], args: tuple[Any, ...]) -> Run:

@@ -1,0 +1,92 @@
+"""Every example that `--help` shows runs as it stands there, in a folder that has the files it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import stateregistry as sr
+from examples import crepe
+from stateregistry.cli.app import group
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = '[[rename]]\nsource = "encoder/layer/{i}"\ntarget = "blocks/{i}"\n'
+HARNESS = '"""A harness of one\'s own."""\n\nfrom stateregistry_numpy.harness import mutable as harness\n'
+#: Options that keep a run of the suite short: one check instead of hundreds.
+SHORT = {"conform": ["--check", "keys.joining_and_splitting_are_inverse"]}
+
+
+def encoder(seed: int) -> torch.nn.Module:
+    """A model with the names that the examples have."""
+    torch.manual_seed(seed)
+    model = torch.nn.Module()
+    model.encoder = torch.nn.Module()
+    model.encoder.layer = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(3)])
+    model.pooler = torch.nn.Linear(4, 2)
+    model.norm = torch.nn.BatchNorm1d(4)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A directory such as the reader has."""
+    folder = tmp_path_factory.mktemp("help")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    shutil.copy(crepe.weights("tiny"), folder / "tiny.pth")
+    for seed, name in enumerate(("model", "before", "after", "old", "run1", "run2", "run3", "base", "tuned")):
+        sr.save(encoder(seed), folder / f"{name}.safetensors")
+    for seed, name in enumerate(("checkpoint", "step1000", "step2000", "step3000")):
+        torch.save(encoder(seed).state_dict(), folder / f"{name}.pt")
+    torch.save({f"module.{key}": value for key, value in encoder(0).state_dict().items()}, folder / "ddp.pt")
+    (folder / "names.toml").write_text(RULES, encoding="utf-8")
+    options = {"to": "flax-linen", "rules": folder / "names.toml", "allow": ("choice", "assumption")}
+    sr.convert(folder / "model.safetensors", out=folder / "model.msgpack", **options)
+    (folder / "mypackage").mkdir()
+    (folder / "mypackage" / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
+    (folder / "mypackage" / "harness.py").write_text(HARNESS, encoding="utf-8")
+    (folder / "conformance.toml").write_text("# nothing is known to fail\n", encoding="utf-8")
+    for directory in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
+        (folder / directory).mkdir(parents=True)
+    return folder
+
+
+def examples_of(command: str) -> list[str]:
+    text = group.commands[command].epilog or ""
+    return [line.strip() for line in text.splitlines() if re.match(rf"\s*stateregistry {command}\b", line)]
+
+
+@pytest.mark.parametrize("command", sorted(group.commands))
+def test_every_command_has_two_examples(command):
+    assert len(examples_of(command)) >= 2
+
+
+# In the order of the help texts: what one example writes, a later one may read.
+ORDER = [(command, line) for command in ("inspect", "convert", "verify", "diff", "rename", "average", "adapters",
+                                         "conform", "completion") for line in examples_of(command)]  # fmt: skip
+
+
+def test_no_command_is_left_out():
+    assert {command for command, _ in ORDER} == set(group.commands)
+
+
+@pytest.mark.parametrize(("command", "line"), ORDER, ids=[line for _, line in ORDER])
+def test_the_example_runs(folder, command, line, monkeypatch):
+    line, _, _ = line.partition("    #")
+    text, _, into = line.partition(" > ")
+    words = [sys.executable, "-m", "stateregistry", *shlex.split(text)[1:], *SHORT.get(command, [])]
+    done = subprocess.run(
+        words, check=False, cwd=folder, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "."}
+    )
+    if into:
+        (folder / into.strip().removeprefix("~/")).write_text(done.stdout, encoding="utf-8")
+    # Two states that differ are an answer too.
+    assert done.returncode in ({0, 1} if command == "diff" else {0}), line + done.stdout + done.stderr
+    assert done.stdout

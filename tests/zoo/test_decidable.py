@@ -1,0 +1,91 @@
+"""What is called undecidable is, and what the pairing decides is not: the bound in docs/zoo.md holds what it says."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from zoo_decidable import ALONE, AUTOMATIC, BACKWARDS, CONSISTENT, COPY, FLAT, SHUFFLED, undecidable
+from zoo_header import Header
+from zoo_perturb import (
+    anonymous,
+    anonymous_shuffled,
+    automatic,
+    automatic_backwards,
+    duplicated,
+    rename_containers,
+    rename_stems,
+)
+
+import stateregistry as sr
+from stateregistry.layers.vocabulary import Layer, Piece
+
+
+def header(dialect: str, rows: list[tuple[str, int, int]]) -> Header:
+    """Linears of a path and their sizes."""
+    first = dialect == "torch"
+    entries, values, layers = {}, {}, []
+    for number, (path, inner, outer) in enumerate(rows):
+        leaf = "weight" if first else "kernel"
+        shapes = {leaf: (outer, inner) if first else (inner, outer), "bias": (outer,)}
+        for name, shape in shapes.items():
+            entries[f"{path}/{name}"] = sr.Entry(sr.Kind.PARAMETER, shape, "float32", trainable=True)
+            values[f"{path}/{name}"] = np.full(shape, number, np.float32)
+        pieces = (Piece("kernel", leaf, "out in" if first else "in out"), Piece("bias", "bias", "out"))
+        layers.append(Layer("linear", path, pieces))
+    owners = {key: key.rpartition("/")[0] for key in entries}
+    paths = tuple(path for path, _, _ in rows)
+    places = {path: path for path in paths}
+    return Header(
+        dialect, entries, {}, tuple(layers), values, True, owners, sequence=paths, places=places, native={k: k for k in entries}
+    )  # fmt: skip
+
+
+def sides(rows: list[tuple[str, str, int, int]]) -> tuple[Header, Header, list[tuple[str, str]]]:
+    torch = header("torch", [(one, a, b) for one, _, a, b in rows])
+    flax = header("flax-linen", [(two, a, b) for _, two, a, b in rows])
+    return torch, flax, [(one, two) for one, two, _, _ in rows]
+
+
+ATTENTION = sides([
+    ("h/0/q", "Block_0/query", 6, 6), ("h/0/k", "Block_0/key", 6, 6), ("h/0/up", "Block_0/wide", 6, 9),
+    ("h/1/q", "Block_1/query", 6, 6), ("h/1/k", "Block_1/key", 6, 6), ("h/1/up", "Block_1/wide", 6, 9),
+])  # fmt: skip
+CHAIN = sides([("fc1", "Dense_0", 4, 6), ("fc2", "Dense_1", 6, 6), ("fc3", "Dense_2", 6, 6)])
+SHAPES = sides([("a", "one", 4, 6), ("b", "two", 6, 7), ("c", "three", 7, 8)])
+
+
+@pytest.mark.parametrize(("change", "what"), [(rename_stems, CONSISTENT), (rename_containers, ALONE)])
+def test_two_layers_of_one_shape_whose_names_say_nothing_are_undecidable(change, what) -> None:
+    torch, flax, pairs = ATTENTION
+    renamed = change(torch, Random(1))
+    assert "change places" in undecidable((what, ""), renamed, flax, pairs, typed=True)
+    torch, flax, pairs = SHAPES
+    assert not undecidable((what, ""), change(torch, Random(1)), flax, pairs, typed=True)
+
+
+def test_numbers_that_stay_tell_layers_apart() -> None:
+    torch, flax, pairs = CHAIN
+    assert not undecidable((CONSISTENT, ""), rename_stems(torch, Random(1)), flax, pairs, typed=False)
+    assert not undecidable((FLAT, FLAT), anonymous(torch, Random(1)), anonymous(flax, Random(1)), pairs, typed=False)
+    mixed = anonymous_shuffled(torch, Random(1))
+    assert undecidable((SHUFFLED, ""), mixed, flax, pairs, typed=False)
+
+
+def test_numbers_against_words_tell_nothing() -> None:
+    torch, flax, pairs = ATTENTION
+    assert "named" in undecidable((FLAT, ""), anonymous(torch, Random(1)), flax, pairs, typed=True)
+    assert "named" in undecidable(("", AUTOMATIC), torch, automatic(flax, Random(1)), pairs, typed=True)
+    torch, flax, pairs = CHAIN
+    assert not undecidable(("", AUTOMATIC), torch, automatic(flax, Random(1)), pairs, typed=True)
+    turned = automatic_backwards(flax, Random(1))
+    assert "another order" in undecidable(("", BACKWARDS), torch, turned, pairs, typed=False)
+    assert not undecidable(("", BACKWARDS), torch, turned, pairs, typed=True)  # calls are known then
+
+
+def test_a_copy_of_a_layer_whose_name_is_foreign_is_undecidable() -> None:
+    torch, flax, pairs = SHAPES
+    assert "twice" in undecidable((COPY, ""), duplicated(torch, Random(1)), flax, pairs, typed=True)
+    torch, flax, pairs = sides([("a", "a", 4, 6), ("b", "b", 6, 7)])
+    assert not undecidable((COPY, ""), duplicated(torch, Random(1)), flax, pairs, typed=True)
