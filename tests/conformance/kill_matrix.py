@@ -34,7 +34,7 @@ from stateregistry_conformance.runner import everything, run  # noqa: E402
 from stateregistry_conformance.verdict import Status  # noqa: E402
 
 #: What one bug may turn red beside what it violates and what nobody could keep together with it.
-MEDIAN, MOST = 1, 9
+MEDIAN, MOST = 1, 10
 
 
 @dataclass(frozen=True)

@@ -354,7 +354,7 @@ CHAPTER.mutant(
     "LOAD-005",
     UnsavedIsNeverWritten,
     story="What is not in `state_dict` cannot be written: a table of rotary positions in float16 stays as it was built.",
-    also=("WRITE-001",),
+    also=("WRITE-001", "WRITE-012"),
 )(_unsaved_is_not_written)
 CHAPTER.mutant(
     "m-load-unsaved-skipped",

@@ -64,7 +64,18 @@ class ScalarsHaveAnAxis(Alters, MutableRegistry):
     "READ-001",
     ScalarsHaveAnAxis,
     story="Formats and frameworks without rank 0 store (1,); torch takes the one for the other when it loads.",
-    also=("READ-002", "WRITE-005"),
+    also=(
+        "READ-002",
+        "WRITE-005",
+        "DTYPE-003",
+        "DTYPE-004",
+        "DTYPE-005",
+        "DTYPE-006",
+        "DTYPE-007",
+        "DTYPE-008",
+        "DTYPE-009",
+        "DTYPE-010",
+    ),
 )
 def _(harness: Harness) -> None:
     registry = over(harness, one(noise(())))[1]
@@ -109,6 +120,17 @@ class ReadsScalarsAsNumbers(MutableRegistry):
     "READ-002",
     ReadsScalarsAsNumbers,
     story="`array[()]`, `.item()` and reductions give a NumPy scalar where an array of rank 0 was meant.",
+    also=(
+        "SNAP-002",
+        "DTYPE-003",
+        "DTYPE-004",
+        "DTYPE-005",
+        "DTYPE-006",
+        "DTYPE-007",
+        "DTYPE-008",
+        "DTYPE-009",
+        "DTYPE-010",
+    ),
 )
 def _(harness: Harness) -> None:
     shown(not isinstance(over(harness, one(noise(())))[1].read("x"), np.ndarray))

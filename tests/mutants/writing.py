@@ -82,7 +82,18 @@ CHAPTER.mutant(
     "WRITE-001",
     SkipsScalars,
     story="A restore that writes chunk by chunk writes nothing for an array without axes (Zarr, tensorstore).",
-    also=("SNAP-006",),
+    also=(
+        "SNAP-006",
+        "LOAD-002",
+        "DTYPE-003",
+        "DTYPE-004",
+        "DTYPE-005",
+        "DTYPE-006",
+        "DTYPE-007",
+        "DTYPE-008",
+        "DTYPE-009",
+        "DTYPE-010",
+    ),
 )(_wrong_after(one(noise(())), {"x": noise((), seed=9)}))
 
 
@@ -175,6 +186,7 @@ class RefusesNothing(MutableRegistry):
     "WRITE-001",
     RefusesNothing,
     story="Keras refuses an empty list of weights: a filter that selects nothing has to be treated apart by every caller.",
+    also=("LIST-014", "WRITE-002"),
 )
 def _(harness: Harness) -> None:
     shown(not accepted(lambda: over(harness, PLAIN)[1].replace({})))

@@ -39,7 +39,11 @@ def main(source, out, shard_bytes, kill):
         )  # fmt: skip
         client.wait_for_workers(2)
         after = set(client.run(os.getpid).values())
-        print(json.dumps({"before": sorted(before), "after": sorted(after), "killed": killed, "out": str(done.target)}))
+        told_last = {"before": sorted(before), "after": sorted(after), "killed": killed, "out": str(done.target)}
+        print(json.dumps(told_last), flush=True)
+        # Closing a local cluster one of whose workers was killed can wait for that worker without end. Its processes
+        # end with this one, which they watch.
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -346,7 +346,11 @@ def _pair(family: Family) -> Pair:
         lambda: getattr(_hub(), family.classes)(_config(family)),
         lambda: HubLinen(family),
         _run,
-        allow={"always": ("unexpected", "missing")} if family.unused else {"live": ("assumption",)} if family.own else {},
+        allow={"always": ("unexpected", "missing")}
+        if family.unused
+        else {"live": ("assumption",)}
+        if family.own
+        else {},
         why=family.unused or family.own,
     )
 
