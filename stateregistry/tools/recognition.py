@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from stateregistry import errors, keys
-from stateregistry.entry import numpy_dtype
+from stateregistry.entry import Kind, numpy_dtype
 from stateregistry.tools.compare import ValueDifference, difference_of
 from stateregistry.tools.derived import blocks
 from stateregistry.tools.measures import measure
@@ -186,11 +186,31 @@ class _Recognition:
             ("the same bits in another shape", lambda p: p[:3], lambda x, y: ((), True)),
         ):
             for ones, others in _groups(first, second, part, self._left_a, self._left_b):
-                for one, two in _matched(ones, others):
+                for one, two in self._matched(ones, others):
                     how = seen(one, two)
                     if how is not None:
                         more = f", as {len(ones) - 1} more have" if len(ones) > 1 else ""
                         self._add(one, two, evidence + more, how)
+
+    def _matched(self, ones: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, str]]:
+        """Pairs of entries with the same bits: one of each, or by kind and last name; then as many in their order.
+
+        A fresh BatchNorm has equal bits in its scale and its variance: which is which only kinds and names tell.
+        """
+        if len(ones) == len(others) == 1:
+            return [(ones[0], others[0])]
+        found: list[tuple[str, str]] = []
+        for kind in Kind:
+            mine = [key for key in ones if self._a[key].kind is kind]
+            theirs = [key for key in others if self._b[key].kind is kind]
+            if len(mine) == len(theirs) and len(_lasts(mine)) == len(_lasts(theirs)) == 1:
+                found += zip(mine, theirs, strict=True)
+                continue
+            for last in sorted(_lasts(mine) & _lasts(theirs)):
+                left, right = ([key for key in names if _last(key) == last] for names in (mine, theirs))
+                if len(left) == len(right):
+                    found += zip(left, right, strict=True)
+        return found
 
     def _reordered(self, one: str, two: str) -> tuple[tuple[int, ...], bool] | None:
         order = _order(self._a.view(one), self._b.view(two))
@@ -285,15 +305,13 @@ def _groups(
     return [group for group in found.values() if all(group)]
 
 
-def _matched(ones: Sequence[str], others: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Pairs of entries with the same bits: by their last names, then in their order if there are as many on both sides."""
-    if len(ones) == len(others):
-        return list(zip(ones, others, strict=True))
-    by_last: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for number, names in enumerate((ones, others)):
-        for key in names:
-            by_last[key.rpartition("/")[2]][number].append(key)
-    return [(x[0], y[0]) for x, y in by_last.values() if len(x) == len(y) == 1]
+def _last(key: str) -> str:
+    """The last name without the number that it may end in."""
+    return key.rpartition("/")[2].rstrip("0123456789")
+
+
+def _lasts(names: Sequence[str]) -> set[str]:
+    return {_last(key) for key in names}
 
 
 def _order(left: np.ndarray, right: np.ndarray) -> tuple[int, ...] | None:

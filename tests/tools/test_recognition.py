@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from torch import nn
 
 import stateregistry as sr
 import stateregistry_numpy
@@ -123,6 +124,14 @@ def test_where_two_would_do_none_is_claimed():
     assert found(a, b) == ()
     zeros = np.zeros(5, np.float32)
     assert found(state(a1=zeros, a2=zeros, a3=zeros), state(b1=zeros, b2=zeros)) == ()
+
+
+def test_a_scale_and_a_variance_of_equal_bits_are_told_apart_by_their_kinds():
+    norm = sr.of(nn.BatchNorm1d(5))
+    ones, zeros = np.ones(5, np.float32), np.zeros(5, np.float32)
+    linen = sr.of({"params": {"scale": ones, "bias": zeros}, "batch_stats": {"var": ones, "mean": zeros}})
+    pairs = {pair.a: pair.b for pair in found(norm, linen)}
+    assert pairs == {"weight": "scale", "running_var": "var", "running_mean": "mean"}
 
 
 def test_as_many_with_the_same_bits_pair_and_say_so():
