@@ -74,6 +74,9 @@ def _weight_normed_conv(module: Any) -> Layer:
     return Layer("conv", "", pieces, config=config)
 
 
+#: Looked up by position; the rows are as they are.
+_TABLE: Final = Layer("embedding", "", (Piece("embedding", "embedding", "vocab features"),))
+
 _MODELS: Final = "transformers.models"
 _ROWS: Final[dict[type | str, Row]] = {
     f"{_MODELS}.gpt2.modeling_flax_gpt2.FlaxConv1D": Row(_conv1d),
@@ -83,6 +86,7 @@ _ROWS: Final[dict[type | str, Row]] = {
     f"{_MODELS}.longt5.modeling_flax_longt5.FlaxLongT5LayerNorm": Row(_rms_norm(lambda module: module.eps)),
     f"{_MODELS}.wav2vec2.modeling_flax_wav2vec2.FlaxConvWithWeightNorm": Row(_weight_normed_conv),
     f"{_MODELS}.dinov2.modeling_flax_dinov2.FlaxDinov2LayerScale": Row(bare),
+    f"{_MODELS}.opt.modeling_flax_opt.FlaxOPTLearnedPositionalEmbedding": Row(lambda _: _TABLE),
 }
 
 

@@ -14,7 +14,8 @@ TESTS = Path(__file__).resolve().parents[1]
 if str(TESTS) not in sys.path:
     sys.path.append(str(TESTS))  # for `mutants`
 
-from mutants.layers import MUTANTS, LayerMutant, altered  # noqa: E402  # the corpus is no installed package
+from mutants.layer_support import LayerMutant, altered  # noqa: E402  # the corpus is no installed package
+from mutants.layers import MUTANTS  # noqa: E402  # the corpus is no installed package
 
 from stateregistry_conformance.checks import CHECKS  # noqa: E402
 from stateregistry_conformance.runner import run  # noqa: E402
@@ -22,6 +23,10 @@ from stateregistry_conformance.specification import excluded, requirements  # no
 from stateregistry_conformance.verdict import Row, Status  # noqa: E402
 
 CHAPTER = [one for one in CHECKS.values() if all(name.startswith("SR-LAYER") for name in one.ids)]
+
+
+#: What cannot be kept together with a mutant: the layer beside a bare parameter has no kind that anybody knows either.
+ALSO = {"m-layers-a-kind-of-its-own": {"SR-LAYER-022"}}
 
 
 def red(rows: tuple[Row, ...]) -> dict[str, str]:
@@ -37,12 +42,12 @@ def of(mutant: LayerMutant) -> tuple[Row, ...]:
 def test_a_broken_declaration_fails_on_the_requirement_it_violates_and_on_no_other(mutant: LayerMutant) -> None:
     rows = of(mutant)
     assert [row.detail for row in rows if row.status is Status.ERROR] == []
-    assert set(red(rows)) == {mutant.violates}, f"{mutant.story}: {red(rows)}"
+    assert set(red(rows)) == {mutant.violates} | ALSO.get(mutant.id, set()), f"{mutant.story}: {red(rows)}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
 def test_a_failure_says_which_case_and_how_to_see_it_again(mutant: LayerMutant) -> None:
-    (row,) = [row for row in of(mutant) if row.status is Status.FAIL]
+    (row,) = [row for row in of(mutant) if row.status is Status.FAIL and row.requirement == mutant.violates]
     assert f"--check {row.check}" in row.repro
     assert mutant.id in row.repro
     assert len(row.detail) > 20
@@ -58,7 +63,8 @@ def test_the_same_harness_with_the_adapters_own_layers_is_green(base: str) -> No
 
 
 def test_every_requirement_of_the_chapter_that_binds_adapters_kills_a_mutant() -> None:
-    decided = {one.id for one in requirements().values() if one.chapter == "layers" and excluded(one) is None}
+    chapter = [one for one in requirements().values() if one.chapter == "layers" and one.binding]
+    decided = {one.id for one in chapter if excluded(one) is None}
     assert {mutant.violates for mutant in MUTANTS} == decided
     assert {name for one in CHAPTER for name in one.ids} == decided
 

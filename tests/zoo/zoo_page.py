@@ -73,7 +73,8 @@ def row(pair: Pair, ways: Mapping[str, Survey]) -> str:
     """The row of a pair."""
     any_way = next(iter(ways.values()))
     rules = rules_of(pair.rules) if pair.rules else "none"
-    leave = ", ".join(pair.allow.get("always", ())) or "none"
+    asked = (*pair.allow.get("always", ()), *(f"{name} (models)" for name in pair.allow.get(LIVE, ())))
+    leave = ", ".join(asked) or "none"
     cells = " | ".join(cell(ways.get(way)) for way in WAYS)
     evidence = summary(ways[LIVE].evidence) if LIVE in ways else ""
     return f"| {pair.name} | {any_way.entries[0]}, {any_way.entries[1]} | {rules} | {leave} | {cells} | {evidence} |"
