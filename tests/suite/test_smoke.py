@@ -311,3 +311,58 @@ class Raising(MutableRegistry):
 
 def test_the_lenient_checks_exist():
     assert set(SMOKE) > LENIENT
+
+
+UNINSTALLED = '''
+from stateregistry_numpy.registry import MutableRegistry
+
+
+class Alien:
+    """A model that no installed adapter knows."""
+
+    def __init__(self, model):
+        self.model = model
+
+
+class Theirs(MutableRegistry):
+    adapter = "theirs"
+
+    def __init__(self, alien):
+        self.alien = alien
+        super().__init__(alien.model)
+
+    def unwrap(self):
+        return self.alien
+
+
+class Harness:
+    name, adapter_version, capabilities = "theirs", "1", frozenset()
+
+    def __init__(self):
+        self.inner = MutableHarness()
+
+    def build(self, declaration):
+        return Alien(self.inner.build(declaration))
+
+    def registry(self, model):
+        return Theirs(model)
+
+    def peek(self, model, key):
+        return self.inner.peek(model.model, key)
+
+    def poke(self, model, key, value):
+        self.inner.poke(model.model, key, value)
+        return model
+
+    def cell(self, model, key):
+        return self.inner.cell(model.model, key)
+
+
+harness = Harness()
+'''
+
+
+def test_an_adapter_that_is_not_installed_is_tried_like_any_other(brief, harness_file):
+    report = brief(harness_file(UNINSTALLED, "theirs_alone"))
+    wrong = [(row.requirement, row.check, row.detail) for row in report.rows if row.status.value in ("fail", "error")]
+    assert wrong == []
