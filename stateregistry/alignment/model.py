@@ -83,6 +83,7 @@ class View:
         units: in native order.
         entries, aliases: as the registry has them.
         ordered: the native order says something: it is not the alphabet's.
+        scattered: the native order is one that nobody wrote: it tears the arrays of modules apart.
         called: units that are typed have their place in the order of calls.
         channels: `"first"` or `"last"`, where images have their channels; empty if that is not known.
     """
@@ -93,6 +94,7 @@ class View:
     ordered: bool = False
     called: bool = False
     channels: str = ""
+    scattered: bool = False
 
 
 @final

@@ -87,10 +87,19 @@ def _numbers(result: Result, source: View, target: View) -> None:
             text = f"the numbers of `{name}` run against what was decided without them"
             result.questions.append(Question([pair.source], [pair.target], text))
             continue
-        if pair.leaf and pair.grade == "numbers" and names not in along:
+        if pair.grade == "numbers" and any(
+            _is_nobodys(*side) for side in ((source, pair.source), (target, pair.target))
+        ):
+            pair.doubt("assumption", "numbers of names in an order that tears modules apart: nothing confirms them")
+        elif pair.leaf and pair.grade == "numbers" and names not in along:
             _doubt(pair, source, target)
         kept.append(pair)
     result.pairs[:] = kept
+
+
+def _is_nobodys(view: View, unit: Unit) -> bool:
+    """Whether no order stands behind the numbers of a unit: neither one of calls nor one in which it was written."""
+    return view.scattered and unit.call is None
 
 
 def _own_names(pair: Pair) -> tuple[str, str]:

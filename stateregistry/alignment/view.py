@@ -72,23 +72,25 @@ def view(given: Given) -> View:
     builder.of_arrays()
     units = sorted(builder.units, key=lambda unit: (unit.place, unit.spare, unit.path))
     called = any(unit.call is not None for unit in units)
-    return View(units, given.entries, given.aliases, _ordered(given.entries), called, given.channels)
+    ordered, scattered = _order(given.entries)
+    return View(units, given.entries, given.aliases, ordered, called, given.channels, scattered)
 
 
-def _ordered(entries: Mapping[str, Entry]) -> bool:
-    """Whether the native order says something.
+def _order(entries: Mapping[str, Entry]) -> tuple[bool, bool]:
+    """Whether the native order says something, and whether it is nobody's.
 
-    Writers of files sort by name, dtype by dtype or kind by kind; and an order that scatters the arrays of one module is no
-    order in which anybody wrote them.
+    Writers of files sort by name, dtype by dtype or kind by kind: that says nothing. An order that scatters the arrays of one
+    module is none in which anybody wrote them.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for key, entry in entries.items():
         groups.setdefault((entry.dtype, entry.kind.value), []).append(key)
     if len(entries) < 3 or all(names == sorted(names) for names in groups.values()):
-        return False
+        return False, False
     parents = [key.rpartition("/")[0] for names in groups.values() for key in names]
     runs = 1 + sum(a != b for a, b in itertools.pairwise(parents))
-    return runs <= _SCATTERED * sum(len({key.rpartition("/")[0] for key in names}) for names in groups.values())
+    whole = runs <= _SCATTERED * sum(len({key.rpartition("/")[0] for key in names}) for names in groups.values())
+    return whole, not whole
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def nested(flat: Mapping[str, np.ndarray]) -> dict[str, object]:
             inner = inner.setdefault(name, {})  # type: ignore[assignment]
         inner[leaf] = value
     return tree
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_numbers_in_an_order_that_nobody_wrote_are_an_assumption(torn: bool) -> None:
+    toys = toy.model([("linear", (8, 8), f"n{n}", f"dense_{n}") for n in range(6)])
+    source, target = toy.side(toys, "torch", typed=True), toy.side(toys, "flax", typed=True)
+    if torn:
+        keys = [key for part in ("weight", "bias") for key in (f"n{n}/{part}" for n in (4, 0, 2, 5, 1, 3))]
+        source = replace(source, entries={key: source.entries[key] for key in keys})
+    grades = {move.grade for move in make(source, target, allow=("assumption",)).moves}
+    assert grades == ({"assumption"} if torn else {"numbers"})
 
 
 def test_a_place_in_a_list_is_no_number_beside_others() -> None:

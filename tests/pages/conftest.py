@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import stateregistry as sr
 import stateregistry_numpy
@@ -22,10 +20,6 @@ from stateregistry.tools.profiles import profile
 
 sys.path.insert(0, str(Path(__file__).parent))
 from page_files import HOSTILE, foreign  # what lies beside this file
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 def model(seed: int = 0, *, blocks: int = 6) -> stateregistry_numpy.Module:
@@ -93,17 +87,6 @@ COMMANDS = {
     "hostile_plan": "convert hostile.safetensors hostile.npz --to numpy --html hostile_plan.html --dry-run",
     "many": "inspect many.safetensors --html many.html",
 }
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None or not os.environ.get("CI"), "CI installs Chromium, see .ci/run"
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
