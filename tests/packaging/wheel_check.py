@@ -28,7 +28,7 @@ PACKAGES = {
 }
 #: A distribution of somebody else's: a framework, its adapter and its harness.
 STRANGER = ROOT / "tests" / "outside" / "toybox"
-ADAPTERS = ["flax-linen", "flax-nnx", "numpy", "numpy-frozen", "torch"]
+ADAPTERS = ["flax-linen", "flax-nnx", "numpy", "numpy-frozen", "optax", "torch", "torch-optim"]
 STORES = ["flax-msgpack", "gguf", "keras", "npz", "orbax", "safetensors", "torch", "torch-dcp"]
 FRAMEWORKS = ("torch", "jax", "flax", "safetensors", "click", "rich", "pytest")
 
