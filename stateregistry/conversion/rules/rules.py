@@ -188,7 +188,7 @@ class Rules:
 
     @classmethod
     def of(cls, given: Rules | Mapping[str, Any] | str | Path | Iterable[tuple[str, str]] | None) -> Rules:
-        """The rules that `rules=` takes: rules, a path of a TOML file, parsed TOML, `{source: target}` or pairs.
+        """The rules that are `given` as `rules=` takes them: rules, a TOML file, parsed TOML, `{source: target}` or pairs.
 
         Raises:
             RuleError: it does not parse. FileMissingError: there is no such file.
