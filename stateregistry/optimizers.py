@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
+from stateregistry import errors, plugins
 from stateregistry.registry import StateRegistry
 
 #: What an optimizer keeps: `first_moment` and `second_moment` are the running means of gradients and of their squares before
@@ -64,3 +65,23 @@ class OptimizerRegistry(StateRegistry):
     @abstractmethod
     def settings(self) -> Mapping[str, object]:
         """Hyper-parameters as far as they can be seen, in words that optimizers share: `learning_rate`, `b1`, ..."""
+
+
+def model_of(adapter: str, options: Mapping[str, Any], example: str, /) -> StateRegistry:
+    """The registry of the model that an optimizer trains, from the options that its adapter was given.
+
+    Args:
+        adapter: the name of the adapter. options: what `sr.of` was given: `model`, a native object or a registry.
+        example: the call to show where there is none.
+
+    Raises:
+        AdapterError: another option, or no model.
+    """
+    unknown = tuple(sorted(set(options) - {"model"}))
+    if unknown:
+        message = f"the adapter {adapter!r} has no option {', '.join(map(repr, unknown))}"
+        raise errors.AdapterError(message, keys=unknown, hint="its option is model=")
+    if options.get("model") is None:
+        message = "the state of an optimizer belongs to the parameters of its model, and no model was given"
+        raise errors.AdapterError(message, hint=example)
+    return plugins.of(options["model"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
-from stateregistry import errors, plugins
+from stateregistry import errors
 from stateregistry_flax import recognise
 from stateregistry_flax.plugin import INSTALL
 
@@ -44,17 +44,12 @@ class OptaxAdapter:
         Raises:
             AdapterError: another object, or no `model=`. UnsupportedError: a state of parameters that the model has not.
         """
-        unknown = tuple(sorted(set(options) - {"model"}))
-        if unknown:
-            message = f"the adapter {self.name!r} has no option {', '.join(map(repr, unknown))}"
-            raise errors.AdapterError(message, keys=unknown, hint="its option is model=")
         if not self.recognises(obj):
             message = f"the adapter {self.name!r} is for states of optax, not {type(obj).__qualname__}"
             raise errors.AdapterError(message, hint="pass what tx.init(params) returns, or an nnx.Optimizer")
-        if options.get("model") is None:
-            message = "the state of an optimizer belongs to the parameters of its model, and no model was given"
-            raise errors.AdapterError(message, hint="sr.of(opt_state, model=variables), or model= an NNX module")
-        model = plugins.of(options["model"])
+        from stateregistry.optimizers import model_of  # lazy: needs NumPy
+
+        model = model_of(self.name, options, "sr.of(opt_state, model=variables), or model= an NNX module")
         from stateregistry_flax.optax_registry import NnxOptimizerRegistry, OptaxRegistry  # lazy: needs JAX
 
         made = NnxOptimizerRegistry if recognise.is_nnx_optimizer(obj) else OptaxRegistry

@@ -7,6 +7,7 @@ Keys are the path in the tree of named tuples: `0/mu/Dense_0/kernel`. A bare sta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -51,12 +52,8 @@ class OptaxRegistry(OptimizerRegistry):
         return self._model
 
     def _entries(self) -> Mapping[str, Entry]:
-        found = {}
-        for key, part in self._parts.items():
-            held = arrays.describe(part.value)
-            if not isinstance(held, str):
-                found[key] = arrays.entry(held, Kind.BUFFER, tag=part.place.slot if part.place else "")
-        return found
+        found = {key: _entry(part) for key, part in self._parts.items()}
+        return {key: entry for key, entry in found.items() if entry is not None}
 
     def _opaque(self) -> Mapping[str, str]:
         found = {key: arrays.describe(part.value) for key, part in self._parts.items()}
@@ -97,6 +94,12 @@ class OptaxRegistry(OptimizerRegistry):
         return type(self)(exchanged(self._state, values), self._model)
 
 
+def _entry(part: Part) -> Entry | None:
+    """The entry of an array, `None` of what is none."""
+    held = arrays.describe(part.value)
+    return None if isinstance(held, str) else arrays.entry(held, Kind.BUFFER, tag=part.place.slot if part.place else "")
+
+
 class NnxOptimizerRegistry(OptaxRegistry):
     """The state in an `nnx.Optimizer`, and its own count of steps, written in place."""
 
@@ -112,6 +115,13 @@ class NnxOptimizerRegistry(OptaxRegistry):
     def _entries(self) -> Mapping[str, Entry]:
         self._parts = self._taken_apart()  # an update has put other arrays into the variables
         return super()._entries()
+
+    def _find(self, key: str, /) -> Entry | None:
+        part = self._parts.get(key)
+        if part is None or part.box is None:
+            return self._entries().get(key)
+        self._parts[key] = part = replace(part, value=part.box.get_raw_value())
+        return _entry(part)
 
     def _commit(self, staged: Mapping[str, Any], /) -> Self:
         for key, value in staged.items():

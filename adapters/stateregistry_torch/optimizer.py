@@ -72,7 +72,8 @@ class TorchOptimizerRegistry(OptimizerRegistry):
             raise errors.UnsupportedError(message, expected=names, hint=f"known are {names}")
         self._optimizer, self._model = optimizer, model
         self._kept = _KEPT[type(optimizer)]
-        self._cells()  # what is wrong is said now
+        self._seen: tuple[tuple[int, int], ...] = ()
+        self._last = self._recount()  # what is wrong is said now
 
     def unwrap(self) -> torch.optim.Optimizer:
         """The optimizer."""
@@ -117,7 +118,23 @@ class TorchOptimizerRegistry(OptimizerRegistry):
         return found if isinstance(found, torch.Tensor) else None  # SGD notes `None` for no momentum yet
 
     def _entries(self) -> Mapping[str, Entry]:
-        return {key: self._entry(cell) for key, cell in self._cells().items()}
+        return {key: self._entry(cell) for key, cell in self._recount().items()}
+
+    def _recount(self) -> dict[str, _Cell]:
+        self._seen, self._last = self._groups(), self._cells()
+        return self._last
+
+    def _groups(self) -> tuple[tuple[int, int], ...]:
+        """What tells that the optimizer has other groups, or more parameters in one, than when it was last walked."""
+        return tuple((id(group), len(group["params"])) for group in self._optimizer.param_groups)
+
+    def _find(self, key: str, /) -> Entry | None:
+        cell = self._last.get(key)  # a walk for each key would take a square of the parameters
+        if cell is None or self._seen != self._groups():
+            return self._entries().get(key)
+        if self._tensor(cell) is None and not cell.parameter.requires_grad:
+            return self._entries().get(key)
+        return self._entry(cell)
 
     def _entry(self, cell: _Cell) -> Entry:
         tensor = self._tensor(cell)
@@ -151,7 +168,7 @@ class TorchOptimizerRegistry(OptimizerRegistry):
     # ---------------------------------------------------------------- values
 
     def _read(self, key: str, /) -> np.ndarray:
-        tensor = self._tensor(self._cells()[key])
+        tensor = self._tensor(self._last[key])
         assert tensor is not None  # abstract entries are refused by the core
         return bits.lend(tensor)
 
@@ -159,7 +176,7 @@ class TorchOptimizerRegistry(OptimizerRegistry):
         return bits.lend(value) if isinstance(value, torch.Tensor) else np.asarray(value)
 
     def _stage(self, key: str, value: np.ndarray, /) -> _Staged:
-        cell = self._cells()[key]
+        cell = self._last[key]
         tensor, wanted = self._tensor(cell), bits.adopt(value)
         if tensor is not None and not tensor.is_meta:
             place = tensor
@@ -174,7 +191,7 @@ class TorchOptimizerRegistry(OptimizerRegistry):
         return _Staged(put, cell, makes=True)
 
     def _backup(self, key: str, /) -> _Staged:
-        cell = self._cells()[key]
+        cell = self._last[key]
         if self._tensor(cell) is not None:
             staged: _Staged = super()._backup(key)
             return staged
@@ -205,7 +222,7 @@ class TorchOptimizerRegistry(OptimizerRegistry):
             raise errors.AbstractError(message, keys=tuple(short), hint=hint)
 
     def _same(self, key: str, backup: Any) -> bool:
-        cell = self._cells()[key]
+        cell = self._last[key]
         return self._tensor(cell) is None if not backup.makes else super()._same(key, backup)
 
 

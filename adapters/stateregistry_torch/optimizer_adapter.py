@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
-from stateregistry import errors, plugins
+from stateregistry import errors
 from stateregistry_torch.adapter import INSTALL, is_of
 
 if TYPE_CHECKING:
@@ -36,17 +36,12 @@ class TorchOptimizerAdapter:
             AdapterError: another object, no `model=`, or one that is no torch module.
             UnsupportedError: an optimizer that is not known, or that does not train this model.
         """
-        unknown = tuple(sorted(set(options) - {"model"}))
-        if unknown:
-            message = f"the adapter {self.name!r} has no option {', '.join(map(repr, unknown))}"
-            raise errors.AdapterError(message, keys=unknown, hint="its option is model=")
         if not self.recognises(obj):
             message = f"the adapter {self.name!r} is for torch.optim.Optimizer, not {type(obj).__qualname__}"
             raise errors.AdapterError(message)
-        if options.get("model") is None:
-            message = "the state of an optimizer belongs to the parameters of its model, and no model was given"
-            raise errors.AdapterError(message, hint="sr.of(optimizer, model=net); or pass the model, for its own state")
-        model = plugins.of(options["model"])
+        from stateregistry.optimizers import model_of  # lazy: needs NumPy
+
+        model = model_of(self.name, options, "sr.of(optimizer, model=net); or pass the model, for its own state")
         if model.adapter != "torch":
             message = f"model= takes the torch module that the optimizer trains, not a registry of {model.adapter!r}"
             raise errors.AdapterError(message, hint="sr.of(optimizer, model=net)")

@@ -170,3 +170,16 @@ def test_an_unknown_state_of_optax_has_entries_without_a_place():
     state = sr.of(optax.rmsprop(1e-3).init(params["params"]), model=params)
     assert list(state) == ["0/nu/mid/kernel"]
     assert not state.places
+
+
+def test_a_registry_sees_groups_that_come_and_parameters_that_are_frozen():
+    net = Torch()
+    optimizer = torch.optim.Adam(net.mid.parameters())
+    state = sr.of(optimizer, model=net)
+    assert "head/weight/step" not in state
+    optimizer.add_param_group({"params": net.head.parameters()})
+    assert "head/weight/step" in state
+    net.head.weight.requires_grad_(False)
+    assert "head/weight/step" not in state
+    del optimizer.param_groups[1]
+    assert "head/bias/step" not in state
