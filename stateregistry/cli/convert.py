@@ -128,7 +128,7 @@ def convert(
         if dry_run or not plan.ok:
             drawn.draw(plan)
             shown = planning.outline(plan, moves=plan.ok or everything, everything=everything, spell=spelled)
-            terminal.answer(shown, told | planning.document(plan))
+            terminal.answer(shown, lambda: told | planning.document(plan))
             return 0 if plan.ok else NO
         try:
             done = _execute(terminal, plan, here, like, out, store, how, overwrite=overwrite, bar=not no_progress)
@@ -155,7 +155,7 @@ def convert(
         *planning.outline(plan, moves=everything, everything=everything, spell=spelled),
         *planning.written(plan, str(out), nbytes, len(done.residual)),
     ]
-    terminal.answer(blocks, told | planning.document(plan))
+    terminal.answer(blocks, lambda: told | planning.document(plan))
     if done.receipt.stale:
         terminal.say(f"not used, as the values they belong to have changed since: {', '.join(done.receipt.stale)}")
     return 0

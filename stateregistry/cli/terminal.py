@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO, final
 
 from stateregistry.report.blocks import Bar, Block, Cell, Notes, Table, Verdict
@@ -65,10 +65,14 @@ class Terminal:
             return True
         return interactive(stream)
 
-    def answer(self, blocks: Iterable[Block], document: Mapping[str, Any]) -> None:
-        """Write the answer to stdout: the blocks, or with `--json` the document under the schema of the command."""
+    def answer(self, blocks: Iterable[Block], document: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Write the answer to stdout: the blocks, or with `--json` the document under the schema of the command.
+
+        A document that takes long to make is given as what makes it.
+        """
         if self.json:
-            self.write(dump({"schema": f"stateregistry.{self.command}/1", **document}))
+            made = document() if callable(document) else document
+            self.write(dump({"schema": f"stateregistry.{self.command}/1", **made}))
         elif self.colored(self.out) or interactive(self.out):
             self._draw(tuple(blocks))
         else:
