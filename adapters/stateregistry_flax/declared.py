@@ -7,40 +7,14 @@ neither JAX nor Flax, so a name can be registered before anything is loaded.
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, final
+from collections.abc import Callable
+from typing import Any, Final
 
-from stateregistry.errors import AdapterError
-from stateregistry.layers.vocabulary import Config, Holder, Layer, Piece
+from stateregistry.layers.declared import Builder, DeclaredTypes, Row, bare
+from stateregistry.layers.vocabulary import Config, Layer, Piece
 
-#: What a module is: a layer, several, or `None` for none. See `register_layer`.
-Builder = Callable[[Any], Layer | Iterable[Layer] | None]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a type is.
-
-    Attributes:
-        build: from a module to its layers.
-        methods: what a subclass must leave alone to count as the type.
-        shapes: what shapes its arrays have by its own config, by name; tells a stacked module from a plain one in NNX,
-            where nothing else does. `None`: the declared axes say how many there are.
-        strict: an array that contradicts the declaration is an error; else the module is no layer then.
-    """
-
-    build: Builder
-    methods: tuple[str, ...] = ("__call__",)
-    shapes: Callable[[Any], Mapping[str, tuple[int, ...]]] | None = None
-    strict: bool = False
-
-
-def bare(_: Any) -> None:
-    """A declaration: its parameters are parameters of their own, as a class token or a layer scale is."""
+__all__ = ["DECLARED", "PART_OF_ANOTHER", "bare", "register_layer"]
 
 
 def _conv1d(_: Any) -> Layer:
@@ -118,81 +92,22 @@ def register_layer(target: type | str, build: Builder, /, *, methods: tuple[str,
     Raises:
         AdapterError: no type of module, a name without a module, no function, or a method that the type does not have.
     """
-    if isinstance(target, str):
-        if not all(part.isidentifier() or part == "<locals>" for part in target.split(".")) or "." not in target:
-            message = f"register_layer: {target!r} is no qualified name of a class"
-            raise AdapterError(message, hint="write it as package.module.Class, where the class is defined")
-    elif not (isinstance(target, type) and issubclass(target, _modules())):
-        message = f"register_layer: {target!r} is neither a type of Linen or NNX modules nor the name of one"
-        raise AdapterError(message, hint="pass the class itself, or its qualified name as a string")
-    else:
-        _refuse_unknown(target, methods)
-    if not callable(build):
-        message = f"register_layer: the declaration of {_name(target)} is {build!r}, not a function of a module"
-        raise AdapterError(message, hint="pass a function that returns a Layer, or stateregistry_flax.bare")
-    for other in [known for known in _ROWS if _name(known) == _name(target)]:
-        if isinstance(other, str) or isinstance(target, str) or other is target:
-            del _ROWS[other]
-    _ROWS[target] = Row(build, methods, strict=True)
+    DECLARED.register(target, build, methods)
 
 
 def _modules() -> tuple[type, ...]:
-    """The base classes of modules, of what is loaded."""
     homes = (sys.modules.get(name) for name in ("flax.linen", "flax.nnx"))
     return tuple(home.Module for home in homes if home is not None)
 
 
-def _name(target: type | str) -> str:
-    return target if isinstance(target, str) else f"{target.__module__}.{target.__qualname__}"
-
-
-def _refuse_unknown(cls: type, methods: tuple[str, ...]) -> None:
-    unknown = [name for name in methods if not hasattr(cls, name)]
-    if unknown:
-        message = f"register_layer: {_name(cls)} has no method {', '.join(unknown)}"
-        raise AdapterError(message, hint="methods= names what a subclass must leave alone to count as this type")
-
-
-def registered(cls: type, /) -> Row | None:
-    """What was registered for exactly this type, `None` for nothing."""
-    row = _ROWS.get(cls)
-    if row is not None:
-        return row
-    row = _ROWS.get(_name(cls))
-    if row is not None:
-        _refuse_unknown(cls, row.methods)
-    return row
-
-
-def row_of(cls: type, table: Mapping[type, Row]) -> Row | None:
-    """The row that a type counts as: its own, or that of a base whose methods it leaves alone; `None` for none."""
-    for base in cls.__mro__:
-        row = registered(base) or table.get(base)
-        if row is not None:
-            return row if all(_method(cls, name) is _method(base, name) for name in row.methods) else None
-    return None
-
-
-def _method(cls: type, name: str) -> object:
-    """A method as the class has it.
-
-    A lookup gives another object each time where it belongs to the metaclass, as `__call__` does of a module without one.
-    """
-    return inspect.getattr_static(cls, name, None)
-
+#: Every type that is a layer beside those of Flax.
+DECLARED: Final = DeclaredTypes(
+    _ROWS,
+    methods=("__call__",),
+    modules=_modules,
+    noun="Linen or NNX modules",
+    bare="stateregistry_flax.bare",
+)
 
 #: Said of what a wrapper holds where the layer inside of it is none as it stands.
 PART_OF_ANOTHER: Final = "what it holds is a part of the layer that it wraps, in a way that no other framework has"
-
-
-def holder(cls: type, path: str, table: Mapping[type, Row], no_layers: Mapping[type, str]) -> Holder:
-    """A module of a type, as what holds entries.
-
-    Args:
-        cls, path: the type, and where the module is. table: the rows of the framework.
-        no_layers: types that are never a layer, with the reason.
-    """
-    row = row_of(cls, table)
-    is_bare = row is not None and row.build is bare
-    reason = no_layers.get(cls, "") if row is None else ""
-    return Holder(_name(cls), path, is_bare, (row is not None and not is_bare) or bool(reason), reason)

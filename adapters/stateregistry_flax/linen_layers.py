@@ -14,8 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from stateregistry.layers.declared import Row
 from stateregistry_flax import attention, contraction, recurrent, rows, standard
-from stateregistry_flax.declared import PART_OF_ANOTHER, Row, holder
+from stateregistry_flax.declared import DECLARED, PART_OF_ANOTHER
 from stateregistry_flax.dialect import SPELLED_LINEN as SPELLED
 from stateregistry_flax.tracing import Invocation, Seen, abstract, watch
 
@@ -115,7 +116,7 @@ class Trace:
             while path and path not in types:
                 path = path.rpartition("/")[0]
             if path in types:
-                found[key] = holder(types[path], path, ROWS, NO_LAYERS)
+                found[key] = DECLARED.holder(types[path], path, ROWS, NO_LAYERS)
         return found
 
     def activations(self, registry: StateRegistry) -> Mapping[str, str]:

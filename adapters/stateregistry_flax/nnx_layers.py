@@ -21,8 +21,9 @@ from stateregistry.entry import Entry, Kind
 from stateregistry.errors import AxesError
 from stateregistry.layers import axes
 from stateregistry.layers.config import function_of
+from stateregistry.layers.declared import Row
 from stateregistry_flax import attention, contraction, recurrent, standard
-from stateregistry_flax.declared import PART_OF_ANOTHER, Row, holder, row_of
+from stateregistry_flax.declared import DECLARED, PART_OF_ANOTHER
 from stateregistry_flax.dialect import NOT_TRAINED
 from stateregistry_flax.dialect import SPELLED_NNX as SPELLED
 from stateregistry_flax.functions import functions_of
@@ -153,7 +154,7 @@ def holders_of(walk: Walk) -> dict[str, Holder]:
             while path and path not in types:  # it may be in a list or dict of the module
                 path = path.rpartition("/")[0]
             if path in types:
-                found[key] = holder(types[path], path, ROWS, NO_LAYERS)
+                found[key] = DECLARED.holder(types[path], path, ROWS, NO_LAYERS)
     return found
 
 
@@ -163,7 +164,7 @@ def functions_at(walk: Walk) -> dict[str, str]:
     holding = {key.rpartition("/")[0] for place in walk.places for key in place.sites}
     for module, paths in walk.modules.values():
         path = min(paths)
-        if row_of(type(module), ROWS) is None:  # what a layer has is its config
+        if DECLARED.row_of(type(module), ROWS) is None:  # what a layer has is its config
             found |= dict(functions_of(path, vars(module).items(), "/"))
         elif path not in holding and (seen := sight(module, ROWS, path)) is not None and len(seen[1].layers) == 1:
             word = function_of(seen[1].layers[0])

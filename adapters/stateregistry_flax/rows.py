@@ -11,19 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Final, final
+from typing import final
 
 from stateregistry.entry import Entry
-from stateregistry.errors import AdapterError, AxesError
+from stateregistry.errors import AxesError
 from stateregistry.layers import axes
 from stateregistry.layers.config import contradiction
-from stateregistry.layers.vocabulary import OWN_AXES, ROLES, WRAPPERS, Config, Lack, Layer, Piece, a_kind
-from stateregistry_flax.declared import Row, row_of
+from stateregistry.layers.declared import Row, layers_by, qualified
+from stateregistry.layers.vocabulary import OWN_AXES, Config, Lack, Layer, Piece
+from stateregistry_flax.declared import DECLARED
 from stateregistry_flax.dialect import lacks_of
 from stateregistry_flax.patterns import stacked
-
-_ENDINGS: Final = tuple(ending for endings in WRAPPERS.values() for ending in endings if ending)
 
 
 @final
@@ -71,73 +69,11 @@ def sight(module: object, table: Mapping[type, Row], path: str) -> tuple[Row, Si
             vocabulary has for its kind.
     """
     native = type(module)
-    row = row_of(native, table)
+    row = DECLARED.row_of(native, table)
     if row is None:
         return None
-    layers = tuple(_checked(made, path, native) for made in _built(module, path, row))
+    layers = layers_by(row, module, path, native)
     return (row, Sight(native, layers, path=path, strict=row.strict)) if layers else None
-
-
-def _name(native: type) -> str:
-    return f"{native.__module__}.{native.__qualname__}"
-
-
-def _built(module: Any, path: str, row: Row) -> tuple[Layer, ...]:
-    """What the builder of a row makes of a module."""
-    native = type(module)
-    try:
-        made = row.build(module)
-        several = () if made is None else (made,) if isinstance(made, Layer) else tuple(made)
-    except Exception as error:
-        where = path or "(the model)"
-        message = f"the declaration of {_name(native)} fails on {where}: {type(error).__name__}: {error}"
-        raise AdapterError(message, keys=(path,), hint="see register_layer") from error
-    names = [one.path if isinstance(one, Layer) else None for one in several]
-    if None in names or len(set(names)) != len(names):
-        message = f"the declaration of {_name(native)} gives {several!r}, expected Layers with different paths"
-        raise AdapterError(message, keys=(path,), hint="see register_layer")
-    return several
-
-
-def _checked(made: Layer, path: str, native: type) -> Layer:
-    """The layer, with what no layer of its kind in Flax has.
-
-    Raises:
-        AxesError: its pieces are not what the vocabulary has for its kind.
-    """
-    wrong = _wrong(made.kind, made.pieces)
-    if wrong:
-        message = f"{path or '(the model)'} ({_name(native)}): the declaration of the type is wrong: {wrong}"
-        hint = "mend the declaration that register_layer was given: see it, and the spec, chapter Layers"
-        raise AxesError(message, keys=(path,), hint=hint)
-    return made
-
-
-@lru_cache(maxsize=1024)
-def _wrong(kind: str, pieces: tuple[Piece, ...]) -> str:
-    """What is wrong with the pieces of a layer of a kind; empty for nothing."""
-    roles = ROLES.get(kind)
-    if roles is None:
-        return f"no layer kind {kind!r}; there are {', '.join(ROLES)}"
-    for piece in pieces:
-        try:
-            held, mine = tuple(piece.parts), _atoms(piece.axes)
-        except (AxesError, ValueError) as error:
-            return f"{piece.name}: {error}"
-        for role in (one for name in held for one in name.split("+")):
-            if role.endswith(_ENDINGS) and role not in roles:
-                continue  # which axes a wrapper keeps is its own business
-            if role not in roles:
-                return f"{piece.name}: {a_kind(kind)} has no role {role!r}; it has {', '.join(roles)}"
-            if mine != _atoms(roles[role]):
-                of = f"of {a_kind(kind)} has the axes {roles[role]!r}"
-                return f"{piece.name}: the role {role!r} {of}, declared {piece.axes!r}"
-    return ""
-
-
-def _atoms(pattern: str) -> list[str]:
-    """The names of axes, those of one family once."""
-    return sorted({atom.name.partition(".")[0] for group in axes.parse(pattern) for atom in group.atoms})
 
 
 # -------------------------------------------------------------------- among the entries
@@ -173,13 +109,13 @@ def _placed(made: Layer, seen: Sight, entries: Mapping[str, Entry]) -> Iterator[
         return
     contrary = contradiction(whole, {name: held.shape for name, held in seen.held.items()})
     if contrary:
-        where = f"{path or '(the model)'} ({_name(seen.native)})"
+        where = f"{path or '(the model)'} ({qualified(seen.native)})"
         hint = "one of the two was changed after the module was made: make it anew with the config that its arrays have"
         message = f"{where}: the config contradicts the state: {contrary}"
         raise AxesError(message, keys=tuple(whole.key(piece) for piece in pieces), hint=hint)
     wrong = _misfit(whole, seen.held)
     if wrong and seen.strict:
-        where = f"{path or '(the model)'} ({_name(seen.native)})"
+        where = f"{path or '(the model)'} ({qualified(seen.native)})"
         hint = "mend the declaration that register_layer was given for the type"
         raise AxesError(f"{where}: {wrong}", keys=tuple(whole.key(piece) for piece in pieces), hint=hint)
     if wrong:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stateregistry.layers.declared import Row
 from stateregistry.layers.vocabulary import Config, Layer
-from stateregistry_flax.declared import Row
 from stateregistry_flax.dialect import Spelling
 
 Shapes = Mapping[str, tuple[int, ...]]

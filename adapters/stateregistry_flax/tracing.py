@@ -23,9 +23,10 @@ from flax.core.meta import AxisMetadata
 from stateregistry import errors, keys
 from stateregistry.entry import Kind
 from stateregistry.layers.config import function_of
+from stateregistry.layers.declared import Row
 from stateregistry_flax import recurrent
 from stateregistry_flax.arrays import is_array
-from stateregistry_flax.declared import Row, row_of
+from stateregistry_flax.declared import DECLARED
 from stateregistry_flax.dialect import LINEN, PARAMS
 from stateregistry_flax.functions import functions_of
 from stateregistry_flax.rows import Held, Sight, sight
@@ -240,7 +241,7 @@ class _Watch:
         if path in self._types:
             return
         self._types[path] = native
-        if row_of(native, self._table) is None:  # what a layer has is its config
+        if DECLARED.row_of(native, self._table) is None:  # what a layer has is its config
             members = [(each.name, getattr(module, each.name, None)) for each in fields(module)]
             members = [(name, value) for name, value in members if name not in ("parent", "name")]
             self._activations |= dict(functions_of(path, members, "_"))

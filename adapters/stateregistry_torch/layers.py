@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Container, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Final, final
 
 import torch
@@ -18,12 +17,13 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from stateregistry.entry import Kind
-from stateregistry.errors import AdapterError, AxesError
+from stateregistry.errors import AxesError
 from stateregistry.keys import join, split
 from stateregistry.layers import axes
 from stateregistry.layers.config import contradiction, function_of
-from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, WRAPPERS, Holder, Lack, Layer, Piece, a_kind
-from stateregistry_torch.declared import Row, bare, registered
+from stateregistry.layers.declared import Row, layers_by, qualified
+from stateregistry.layers.vocabulary import ESSENTIAL, WRAPPERS, Holder, Lack, Layer, Piece
+from stateregistry_torch.declared import DECLARED
 from stateregistry_torch.standard import TYPES
 from stateregistry_torch.walk import Walk
 from stateregistry_torch.wrappers import wrapped
@@ -68,19 +68,13 @@ def holders_of(found: Walk) -> dict[str, Holder]:
             prefix = f"{join(*above)}/" if above else ""
             module = found.modules[rows[prefix]] if prefix in rows else module
         cls = type_of(module)
-        known = row_of(cls)
-        path, is_bare = prefix[:-1], known is not None and known.build is bare
-        holders[row] = Holder(_name(cls), path, is_bare, declared=known is not None and not is_bare)
+        holders[row] = DECLARED.holder(cls, prefix[:-1], TYPES, {})
     return {key: holders[row] for key, row in zip(found.keys, found.owners, strict=True)}
 
 
 def row_of(cls: type, /) -> Row | None:
     """The row that a type counts as: its own, or that of a base whose methods it leaves alone; `None` for none."""
-    for base in cls.__mro__:
-        row = registered(base) or TYPES.get(base)
-        if row is not None:
-            return row if all(getattr(cls, name) is getattr(base, name) for name in row.methods) else None
-    return None
+    return DECLARED.row_of(cls, TYPES)
 
 
 def layers_at(module: nn.Module, prefix: str, opaque: Container[str] = ()) -> Iterator[Layer]:
@@ -99,8 +93,7 @@ def layers_at(module: nn.Module, prefix: str, opaque: Container[str] = ()) -> It
     if row is None:
         return
     home = prefix[:-1]
-    for made in _built(module, home, cls, row):
-        _check(made, home, cls)
+    for made in layers_by(row, module, home, cls):
         found = _Pieces(module, prefix, opaque)
         if not all(found.take(piece) for piece in made.pieces) or not _complete(made.kind, found.pieces):
             continue
@@ -129,7 +122,7 @@ def function_at(module: nn.Module, path: str) -> str:
     row = row_of(cls)
     if row is None or next(module.parameters(), None) is not None or next(module.buffers(), None) is not None:
         return ""
-    made = _built(module, path, cls, row)
+    made = layers_by(row, module, path, cls)
     return function_of(made[0]) if len(made) == 1 else ""
 
 
@@ -149,69 +142,17 @@ def type_of(module: nn.Module) -> type[nn.Module]:
 
 
 def _wrong_rank(path: str, cls: type, piece: Piece, rank: int) -> AxesError:
-    message = f"{path or '(the model)'} ({_name(cls)}): {piece.name} has {rank} axes, and {piece.axes!r} was declared"
+    message = (
+        f"{path or '(the model)'} ({qualified(cls)}): {piece.name} has {rank} axes, and {piece.axes!r} was declared"
+    )
     hint = "mend the declaration that register_layer was given for the type"
     return AxesError(message, keys=(path,), expected=piece.axes, found=rank, hint=hint)
 
 
 def _contradicts(layer: Layer, cls: type, wrong: str) -> AxesError:
-    message = f"{layer.path or '(the model)'} ({_name(cls)}): the config contradicts the state: {wrong}"
+    message = f"{layer.path or '(the model)'} ({qualified(cls)}): the config contradicts the state: {wrong}"
     hint = "one of the two was changed after the module was made: make it anew with the config that its arrays have"
     return AxesError(message, keys=tuple(layer.key(piece) for piece in layer.pieces), hint=hint)
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _built(module: nn.Module, path: str, cls: type, row: Row) -> tuple[Layer, ...]:
-    """What the builder of a row makes of a module."""
-    try:
-        made = row.build(module)
-        several = () if made is None else (made,) if isinstance(made, Layer) else tuple(made)
-    except Exception as error:
-        message = f"the declaration of {_name(cls)} fails on {path or 'the model'!r}: {type(error).__name__}: {error}"
-        raise AdapterError(message, keys=(path,), hint="see register_layer") from error
-    names = [one.path if isinstance(one, Layer) else None for one in several]
-    if None in names or len(set(names)) != len(names):
-        message = f"the declaration of {_name(cls)} gives {several!r}, expected Layers with different paths"
-        raise AdapterError(message, keys=(path,), hint="see register_layer")
-    return several
-
-
-def _check(made: Layer, path: str, cls: type) -> None:
-    """Refuse a layer whose pieces are not what the vocabulary has for its kind."""
-    wrong = _wrong(made.kind, made.pieces)
-    if wrong:
-        message = f"{path or '(the model)'} ({_name(cls)}): the declaration of the type is wrong: {wrong}"
-        raise AxesError(message, keys=(path,), hint="see register_layer, and the spec, chapter Layers")
-
-
-@lru_cache(maxsize=1024)
-def _wrong(kind: str, pieces: tuple[Piece, ...]) -> str:
-    """What is wrong with the pieces of a layer of a kind; empty for nothing."""
-    roles = ROLES.get(kind)
-    if roles is None:
-        return f"no layer kind {kind!r}; there are {', '.join(ROLES)}"
-    for piece in pieces:
-        try:
-            split(piece.name)
-            held, mine = tuple(piece.parts), _axes(piece.axes)
-        except ValueError as error:  # a name that is no key, axes that do not parse, parts without a role
-            return f"{piece.name}: {error}"
-        for role in (one for name in held for one in name.split("+")):
-            wrapped_role = next((role.removesuffix(end) for end in _ENDINGS if role.endswith(end)), role)
-            if role not in roles and wrapped_role not in roles:
-                return f"{piece.name}: {a_kind(kind)} has no role {role!r}; it has {', '.join(roles)}"
-            if role in roles and mine != _axes(roles[role]):  # which axes a wrapper keeps is its own business
-                of = f"of {a_kind(kind)} has the axes {roles[role]!r}"
-                return f"{piece.name}: the role {role!r} {of}, declared {piece.axes!r}"
-    return ""
-
-
-def _axes(pattern: str) -> set[str]:
-    """The names of axes, those of one family once."""
-    return {atom.name.partition(".")[0] for group in axes.parse(pattern) for atom in group.atoms}
 
 
 @final

@@ -13,9 +13,9 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from stateregistry.layers.declared import Builder, Row
 from stateregistry.layers.vocabulary import Config, Lack, Layer
 from stateregistry_torch.attention import attention
-from stateregistry_torch.declared import Builder, Row
 from stateregistry_torch.dialect import DIALECT, SLOPE, SLOPES, STATISTICS
 from stateregistry_torch.recurrent import cell, stack
 

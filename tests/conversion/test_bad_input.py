@@ -31,7 +31,7 @@ S = 4
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers, no other knows."""
     for module in (torch_declared, flax_declared):
-        monkeypatch.setattr(module, "_ROWS", dict(module._ROWS))
+        monkeypatch.setattr(module.DECLARED, "rows", dict(module.DECLARED.rows))
 
 
 class TorchOwn(torch.nn.Module):

@@ -28,7 +28,7 @@ from examples import facenet, resemblyzer  # noqa: E402  # after the path
 @pytest.fixture
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers, no other knows."""
-    monkeypatch.setattr(declared, "_ROWS", dict(declared._ROWS))
+    monkeypatch.setattr(declared.DECLARED, "rows", dict(declared.DECLARED.rows))
 
 
 @pytest.mark.parametrize("name", ["resemblyzer", "facenet"])

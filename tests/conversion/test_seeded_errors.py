@@ -38,7 +38,7 @@ S = 4  # every size
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers, no other knows."""
     for module in (flax_declared, torch_declared):
-        monkeypatch.setattr(module, "_ROWS", dict(module._ROWS))
+        monkeypatch.setattr(module.DECLARED, "rows", dict(module.DECLARED.rows))
 
 
 def data(*shape: int, seed: int = 0) -> np.ndarray:

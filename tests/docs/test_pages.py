@@ -93,7 +93,7 @@ def forgotten(monkeypatch, tmp_path):
     from stateregistry_torch import declared as torch_declared
 
     for module in (torch_declared, flax_declared):
-        monkeypatch.setattr(module, "_ROWS", dict(module._ROWS))
+        monkeypatch.setattr(module.DECLARED, "rows", dict(module.DECLARED.rows))
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

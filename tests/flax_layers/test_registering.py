@@ -28,7 +28,7 @@ PIECES = (Piece("kernel", "w", "out in"), Piece("bias", "b", "out"))
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers, no other knows."""
-    monkeypatch.setattr(declared, "_ROWS", dict(declared._ROWS))
+    monkeypatch.setattr(declared.DECLARED, "rows", dict(declared.DECLARED.rows))
 
 
 class Turned(nn.Module):
@@ -217,7 +217,7 @@ def test_a_wrong_declaration_is_an_error_that_names_path_and_type(what: str, fra
 
 def test_a_declaration_that_raises_is_told() -> None:
     stateregistry_flax.register_layer(Turned, lambda module: module.no_such_thing)
-    with pytest.raises(errors.AdapterError, match=r"fails on fc: AttributeError"):
+    with pytest.raises(errors.AdapterError, match=r"fails on 'fc': AttributeError"):
         _ = linen().layers
 
 

@@ -259,7 +259,7 @@ def test_rotary_heads_are_reordered_by_a_rule(source: str, target: str) -> None:
 @pytest.fixture
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test registers, no other knows."""
-    monkeypatch.setattr(declared, "_ROWS", dict(declared._ROWS))
+    monkeypatch.setattr(declared.DECLARED, "rows", dict(declared.DECLARED.rows))
 
 
 class Bilinear(nn.Module):

@@ -21,7 +21,7 @@ from stateregistry_torch.layers import row_of
 
 @pytest.fixture(autouse=True)
 def _rows_of_before(monkeypatch):
-    monkeypatch.setattr(declared, "_ROWS", dict(declared._ROWS))
+    monkeypatch.setattr(declared.DECLARED, "rows", dict(declared.DECLARED.rows))
 
 
 def linear_in_out(_):
