@@ -1,7 +1,7 @@
 """How pairing bears perturbations: names, numbers, order and layers of the pairs of the zoo changed at random.
 
-`python benchmarks/perturbations.py [--count N] [--seed N] [--pairs N] [--page] [--json]`. `--page` also converts every pair and
-writes docs/zoo.md. Exit status 1 where a wrong answer was not refused.
+`python benchmarks/perturbations.py [--count N] [--forward N] [--seed N] [--pairs N] [--page] [--json]`. `--page` also converts
+every pair and writes docs/zoo.md. Exit status 1 where a wrong answer was not refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "zoo"))
 
 from zoo_all import PAIRS, PLAIN
 from zoo_page import page
-from zoo_samples import forward_samples, samples, table, truth
+from zoo_samples import FORWARD, forward_samples, samples, table, truth
 from zoo_survey import survey, ways
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=2000, help="about how many perturbed pairs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forward", type=int, default=FORWARD, help="how many of each perturbation run both models")
     parser.add_argument("--pairs", type=int, default=len(PAIRS), help="how many pairs to draw from")
     parser.add_argument("--page", action="store_true", help="write docs/zoo.md")
     parser.add_argument("--json", action="store_true")
@@ -37,7 +38,7 @@ def main() -> int:
     plain = list(PLAIN)
     Random(wanted.seed).shuffle(plain)  # noqa: S311  # which pairs are drawn, no secret
     truths = [one for pair in plain[: wanted.pairs] if (one := truth(pair)) is not None]
-    found = [*samples(truths, wanted.count, wanted.seed), *forward_samples(truths, wanted.count, wanted.seed)]
+    found = [*samples(truths, wanted.count, wanted.seed), *forward_samples(truths, wanted.seed, wanted.forward)]
     wrong = [one for one in found if one.outcome == "wrong"]
     if wanted.json:
         rows = [asdict(one) for one in found]

@@ -122,6 +122,13 @@ def _chosen(module: Any, given: Given, name: str) -> Any:
     return getattr(module, name) if asked is None else asked
 
 
+def _argument(given: Given, name: str) -> Any:
+    """One argument of a call; a class of the author's may give the call of a known layer others."""
+    if name not in given:
+        raise Unreadable(f"its call has no argument {name!r}")
+    return given[name]
+
+
 # -------------------------------------------------------------------- one layer
 
 
@@ -132,15 +139,15 @@ def inputs_of(module: Any, given: Given) -> Inputs:
         Unreadable: one of them has no values.
     """
     if isinstance(module, _CELLS):
-        return {"input": named(given["inputs"], features_last), **_carry(module, given["carry"])}
+        return {"input": named(_argument(given, "inputs"), features_last), **_carry(module, _argument(given, "carry"))}
     if isinstance(module, _ATTENTION):
-        query = given["inputs_q"]
+        query = _argument(given, "inputs_q")
         both = given.get("inputs_kv")
         key = next(one for one in (both, given.get("inputs_k"), query) if one is not None)
         value = next(one for one in (both, given.get("inputs_v"), key) if one is not None)
         return {name: named(one, sequence) for name, one in (("query", query), ("key", key), ("value", value))}
     if isinstance(module, _EMBED):
-        return {"input": named(given["inputs"], batch)}
+        return {"input": named(_argument(given, "inputs"), batch)}
     arrays = [one for one in given.values() if isinstance(one, (jax.Array, np.ndarray))]
     if not arrays:
         return {"input": None}

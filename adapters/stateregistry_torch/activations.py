@@ -118,18 +118,25 @@ def inputs_of(module: nn.Module, given: Given) -> Inputs:
     if isinstance(module, nn.RNNBase):
         first = partial(sequence, module.batch_first)
         states = {} if is_stack(module) else _states(given, lambda state: state[0])
-        return {"input": _named(given["input"], first), **states}
+        return {"input": _named(_argument(given, "input"), first), **states}
     if isinstance(module, nn.RNNCellBase):
-        return {"input": _named(given["input"], features_last), **_states(given, lambda state: state)}
+        return {"input": _named(_argument(given, "input"), features_last), **_states(given, lambda state: state)}
     if isinstance(module, nn.MultiheadAttention):
         first = partial(sequence, module.batch_first)
-        return {name: _named(given[name], first) for name in ("query", "key", "value")}
+        return {name: _named(_argument(given, name), first) for name in ("query", "key", "value")}
     if isinstance(module, nn.Bilinear):
-        return {name: _named(given[name], features_last) for name in ("input1", "input2")}
+        return {name: _named(_argument(given, name), features_last) for name in ("input1", "input2")}
     if isinstance(module, nn.Embedding):
-        return {"input": _named(given["input"], batch)}
+        return {"input": _named(_argument(given, "input"), batch)}
     tensors = [value for value in given.values() if isinstance(value, torch.Tensor)]
     return {"input": _named(tensors[0], _axes(module)) if tensors else None}
+
+
+def _argument(given: Given, name: str) -> Any:
+    """One argument; a class of the author's may give the `forward` of a known layer others."""
+    if name not in given:
+        raise Unreadable(f"its forward has no argument {name!r}")
+    return given[name]
 
 
 def _states(given: Given, pick: Callable[[Any], Any]) -> Inputs:

@@ -1,19 +1,22 @@
 """Explain: the smallest difference between two models that do not correspond, in place of a list of every key.
 
-A container that one side repeats more often, a size that differs everywhere, or the few layers that one side has alone.
+A list that one side repeats more often (`repeated`), one size that differs, or the few layers that one side has alone.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import Palette, Signature, containers
 from stateregistry.alignment.model import Unit, View
+from stateregistry.alignment.repeated import repeated
 
 _NAMED: Final = 4
+#: So many sizes of either side are tried for the one that differs.
+_TRIED: Final = 8
 
 
 def differences(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> list[str]:
@@ -24,20 +27,48 @@ def differences(source: View, target: View, left: tuple[Sequence[Unit], Sequence
     found = []
     for units, here, there in ((left[0], "source", "target"), (left[1], "target", "source")):
         if units:
-            names = ", ".join(f"`{unit.path or '(the model)'}` ({spelled(unit.colour)})" for unit in units[:_NAMED])
-            more = f" and {len(units) - _NAMED} more" if len(units) > _NAMED else ""
-            found.append(f"the {here} has {names}{more}, and the {there} nothing that corresponds")
+            found.append(f"the {here} has {_names(units)}, and the {there} nothing that corresponds")
     return found
 
 
 def at_once(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     """The one difference that accounts for all that is left; empty where there is none."""
-    return (
-        _repetitions(source, target, left)
-        or _width(left)
-        or _common_size(source, target, left)
-        or _blocks(source, target, left)
-    )
+    return repeated(source, target, left) or one_size(left) or _width(left) or _common_size(source, target, left)
+
+
+def one_size(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The one size that all that is left on both sides differs in; empty where there is more to it."""
+    if not left[0] or not left[1]:
+        return ""
+    sizes = [Counter(value for unit in side for value in _sizes(unit.colour)) for side in left]
+    gone, new = list(sizes[0] - sizes[1])[:_TRIED], list(sizes[1] - sizes[0])[:_TRIED]
+    forms = _forms(left[0], {}), _forms(left[1], {})
+    for here, there in itertools.product(gone, new):
+        if _forms(left[0], {here: there}) == forms[1] or forms[0] == _forms(left[1], {there: here}):
+            one, two = _names(left[0]), _names(left[1])
+            if len(left[0]) == 1:
+                return f"{one} and {two} differ in one size: {here} in the source is {there} in the target"
+            return f"one size differs: {here} in the source is {there} in the target, in {one} and in {two}"
+    return ""
+
+
+def _forms(units: Sequence[Unit], sizes: Mapping[int, int]) -> Counter[tuple[object, ...]]:
+    """What units are but for what reads them (a matrix is one in any layer), with some sizes in the place of others."""
+    return Counter(_form(unit.colour, sizes) for unit in units)
+
+
+def _form(colour: Colour, sizes: Mapping[int, int]) -> tuple[object, ...]:
+    kind, spatial = colour[0], colour[4] if colour[0] == "conv" else ()
+    said = [value if isinstance(value, (bool, str, tuple)) else sizes.get(value, value) for value in colour[1:]]  # type: ignore[call-overload]  # the rest are sizes
+    matrix = kind in ("linear", "embedding") or (kind == "array" and len(colour) == 3)
+    if matrix or (kind == "conv" and isinstance(spatial, tuple) and set(spatial) == {1}):
+        return ("matrix", *sorted(said[:2]), kind in ("linear", "conv") and bool(colour[3]))
+    return (kind, *said)
+
+
+def _names(units: Sequence[Unit]) -> str:
+    names = ", ".join(f"`{unit.path or '(the model)'}` ({spelled(unit.colour)})" for unit in units[:_NAMED])
+    return names + (f" and {len(units) - _NAMED} more" if len(units) > _NAMED else "")
 
 
 def spelled(colour: Colour) -> str:
@@ -49,36 +80,6 @@ def spelled(colour: Colour) -> str:
     if kind == "embedding":
         return f"embedding of {sizes[1]} by {sizes[0]}"
     return f"{str(kind).replace('_', ' ')} {' '.join(sizes)}"
-
-
-def _repetitions(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
-    """A container that the sides repeat unequally often, if it accounts for everything that is left."""
-    palette = Palette()
-    groups: list[dict[Signature, list[tuple[str, list[Unit]]]]] = []
-    for view in (source, target):
-        found: dict[Signature, list[tuple[str, list[Unit]]]] = {}
-        units = [unit for unit in view.units if not unit.spare]
-        for item in containers(units, 0):
-            if item.path[-1].number is not None:
-                name = "/".join(token.stem or "#" for token in item.path)
-                found.setdefault(palette.signature(item.units), []).append((name, item.units))
-        groups.append(found)
-    loose = {id(unit) for side in left for unit in side}
-    best: tuple[int, str] = (0, "")
-    for signature in groups[0].keys() | groups[1].keys():
-        one, two = groups[0].get(signature, []), groups[1].get(signature, [])
-        if len(one) == len(two) or max(len(one), len(two)) < 2 or not one or not two:
-            continue
-        size = sum(count for _, count in signature)
-        more = one if len(one) > len(two) else two
-        covered = sum(id(unit) in loose for _, units in more for unit in units)
-        apart = abs(len(one) - len(two)) * size
-        if covered and apart == abs(len(_main(source)) - len(_main(target))) and size > best[0]:
-            names = [name for name, _ in (one or two)]
-            name = Counter(names).most_common(1)[0][0]
-            text = f"the source has {len(one)} repetitions of `{name}`, the target has {len(two)}"
-            best = (size, text)
-    return best[1]
 
 
 def _main(view: View) -> list[Unit]:
@@ -111,33 +112,6 @@ def _common_size(source: View, target: View, left: tuple[Sequence[Unit], Sequenc
             return ""
         found.append(size)
     return f"the models have layers of other sizes: most have {found[0]} in the source and {found[1]} in the target"
-
-
-def _blocks(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
-    """The list that holds most of either side, if its blocks are of the same colours and not as many."""
-    one, two = _main_list(source), _main_list(target)
-    if one is None or two is None or one[1] == two[1] or not (left[0] or left[1]):
-        return ""
-    if 2 * len(one[2] & two[2]) < len(one[2] | two[2]):
-        return ""
-    return f"the source has {one[1]} repetitions of `{one[0]}`, the target has {two[1]} of `{two[0]}`"
-
-
-def _main_list(view: View) -> tuple[str, int, set[Colour]] | None:
-    """A counted container whose repetitions are alike and hold more than half of a side: its name, their number, colours."""
-    palette = Palette()
-    groups: dict[str, list[tuple[Signature, list[Unit]]]] = {}
-    for item in containers(_main(view), 0):
-        if item.path[-1].number is not None and len(item.numbers) == 1:
-            name = "/".join(token.stem or "#" for token in item.path)
-            groups.setdefault(name, []).append((palette.signature(item.units), item.units))
-    found = [
-        (sum(len(units) for _, units in members), name, len(members), {unit.colour for unit in members[0][1]})
-        for name, members in groups.items()
-        if len(members) > 1 and len({signature for signature, _ in members}) == 1
-    ]
-    size, name, count, colours = max(found, key=lambda row: row[0], default=(0, "", 0, set[Colour]()))
-    return (name, count, colours) if 2 * size > len(_main(view)) else None
 
 
 def _sizes(colour: Colour) -> list[int]:

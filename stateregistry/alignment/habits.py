@@ -1,30 +1,45 @@
 """Habits: what nearly every author does, and no metadata shows: pairs that rest on one are assumptions, and say so.
 
 Of two recurrent layers that one side calls forward and backward and the other counts, the forward one comes first; of the two
-norms of a block, that of the attention comes before that of what follows it.
+norms of a block, that of the attention comes before that of what follows it, and that of the input before one after something.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.lexicon import SIDES
-from stateregistry.alignment.model import View
+from stateregistry.alignment.model import View, is_automatic
 
 #: For every name that is counted in a scope, the numbers and colours that it counts.
 Counts = Mapping[tuple[str, ...], Sequence[tuple[tuple[int, ...], Colour]]]
 
+
+@final
+@dataclass(frozen=True, slots=True)
+class Population:
+    """What a scope holds, on either side.
+
+    Attributes:
+        counts: by every name that is counted. calls: the colours of all units whose calls are known, in their order.
+    """
+
+    counts: tuple[Counts, Counts] = ({}, {})
+    calls: tuple[Sequence[Colour], Sequence[Colour]] = ((), ())
+
+
 _REVERSE: Final = "reverse"
 #: What the norms of a block belong to, in the order in which blocks are written.
 _BLOCK: Final = ("attention", "mlp")
+#: What is before all else in a block, and what comes after some of it.
+_SIDES: Final = ("input", "post")
 
 
-def by_habit(
-    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: tuple[Counts, Counts]
-) -> list[Tied]:
+def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
     """Two items that one side counts and the other names, in the order that the names have by habit.
 
     Args:
@@ -34,7 +49,7 @@ def by_habit(
     if len(xs) != 2 or len(ys) != 2:
         return []
     for number, (counted, named, view) in enumerate(((xs, ys, source), (ys, xs, target))):
-        first = _in_numbers(counted, view, population[number])
+        first = _in_numbers(counted, view, population.counts[number])
         second, why = _in_words(named)
         if first and second:
             pairs = zip(second, first, strict=True) if number else zip(first, second, strict=True)
@@ -42,20 +57,26 @@ def by_habit(
     return []
 
 
-def _in_numbers(items: Sequence[Item], view: View, population: Counts) -> list[Item]:
+def _in_numbers(items: Sequence[Item], view: View, counts: Counts) -> list[Item]:
     """Items of one name in the order of their numbers, if no order contradicts it and it counts nothing else."""
     if len({item.stems for item in items}) != 1 or len({item.numbers for item in items}) != len(items):
         return []
-    if len({colour[0] for _, colour in population.get(items[0].stems, ())}) > 1:
+    if len({colour[0] for _, colour in counts.get(items[0].stems, ())}) > 1:
         return []
     first = sorted(items, key=lambda item: item.numbers)
+    if first[0].numbers and not in_order(first, view) and view.called and all(map(_is_made, items)):
+        return sorted(items, key=lambda item: item.call or 0)  # counted as they were made, and called in this order
     return first if first[0].numbers and in_order(first, view) else []
+
+
+def _is_made(item: Item) -> bool:
+    return item.single and item.call is not None and is_automatic(item.units[0])
 
 
 def _in_words(items: Sequence[Item]) -> tuple[list[Item], str]:
     """Two items in the order that is usual for what they are called, with the reason; nothing if there is no such."""
     if any(item.words & SIDES for item in items):
-        return [], ""
+        return _in_sides(items)
     backward = [item for item in items if _REVERSE in item.words]
     if len(backward) == 1 and not items[0].vector:
         forward = next(item for item in items if item is not backward[0])
@@ -66,3 +87,11 @@ def _in_words(items: Sequence[Item]) -> tuple[list[Item], str]:
             text = "norms, counted on one side: that of the attention comes before that of the mlp by habit"
             return [each[0] for each in found], text
     return [], ""
+
+
+def _in_sides(items: Sequence[Item]) -> tuple[list[Item], str]:
+    """The norm of the input of a block, then the one that comes after something in it. Of other sides nothing is usual."""
+    found = [[item for item in items if item.words & SIDES == {word}] for word in _SIDES]
+    if not all(len(each) == 1 and each[0].vector for each in found):
+        return [], ""
+    return [each[0] for each in found], "norms, counted on one side: that of the input comes first by habit"

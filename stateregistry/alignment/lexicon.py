@@ -29,8 +29,8 @@ _GROUPS: Final = (
     "encoder enc",
     "decoder dec",
     "shortcut downsample skip identity",
-    "reverse bwd backward back",
-    "forward fwd",
+    "reverse bwd backward back bw",
+    "forward fwd fw",
     "head classifier logits classification",
     "final last",
     "gate gating",
@@ -48,6 +48,9 @@ _GROUPS: Final = (
     "pool pooler pooling pooled",
     "row rows",
     "column columns col cols",
+    "class cls",
+    "average avg averaged ema moving",
+    "mask masked",
 )
 _CANONICAL: Final = {word: group.split()[0] for group in _GROUPS for word in group.split()}
 

@@ -74,6 +74,12 @@ class Unit:
         return self._words
 
 
+def is_automatic(unit: Unit) -> bool:
+    """Whether a name was given by Linen, which counts what is made first and not what is called first."""
+    token = unit.tokens[-1] if unit.tokens else None
+    return token is not None and token.number is not None and token.text[:1].isupper()
+
+
 @final
 @dataclass(slots=True)
 class View:

@@ -14,6 +14,7 @@ from typing import Final
 
 from stateregistry.alignment import parts
 from stateregistry.alignment.colours import Colour, colour_of
+from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import split_words, tokens
 from stateregistry.layers.vocabulary import Layer, Piece
@@ -144,7 +145,9 @@ def _fused_pointwise(view: View, other: View) -> None:
         for names, hints in _FUSED:
             count = len(names)
             part = ("linear", colour[1], int(colour[2]) // count, colour[3], *colour[5:])  # type: ignore[call-overload]
-            if int(colour[2]) % count or not _hinted(unit, hints) or theirs[part] < count:  # type: ignore[call-overload]
+            if int(colour[2]) % count or theirs[part] < count:  # type: ignore[call-overload]
+                continue
+            if not _hinted(unit, hints) and not _named_there(colour, part, names, view, other):
                 continue
             made = _as_linear(unit, view)
             if made is not None:
@@ -217,7 +220,10 @@ def _fused(view: View, other: View) -> None:
             part = ("linear", colour[1], int(colour[2]) // count, *colour[3:])  # type: ignore[call-overload]
             mine, theirs = _counts(view), _counts(other)
             extra = mine[colour] - theirs[colour]
-            named = [unit for unit in view.units if unit.colour == colour and _hinted(unit, hints)]
+            alike = [unit for unit in view.units if unit.colour == colour and not unit.spare]
+            named = [unit for unit in alike if _hinted(unit, hints)]
+            if not named and _named_there(colour, part, names, view, other):
+                named = alike
             if extra <= 0 or len(named) != extra or theirs[part] - mine[part] < count * extra:
                 continue
             made = {id(unit): _split(unit, names, view) for unit in named}
@@ -252,6 +258,16 @@ def _bare_kernels(view: View, other: View) -> None:
 def _hinted(unit: Unit, hints: frozenset[str]) -> bool:
     words = [word for token in unit.tokens[-2:] for word in (*split_words(token.text), token.stem)]
     return not hints.isdisjoint(words)
+
+
+def _named_there(colour: Colour, part: Colour, names: tuple[str, ...], view: View, other: View) -> bool:
+    """Whether the other side names the parts of what nobody here calls fused: exactly one of each for all of the colour."""
+    mine, theirs = _counts(view), _counts(other)
+    count = mine[colour]
+    if theirs[colour] or theirs[part] - mine[part] != len(names) * count:
+        return False
+    found = [words_of(unit.tokens[-1].text) for unit in other.units if unit.colour == part and unit.tokens]
+    return all(sum(name in words for words in found) == count for name in names)
 
 
 def _split(unit: Unit, names: tuple[str, ...], view: View) -> list[Unit]:

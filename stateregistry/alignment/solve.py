@@ -12,10 +12,11 @@ from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of
+from stateregistry.alignment.habits import Population
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
 from stateregistry.alignment.spelling import Tokens, tokens
-from stateregistry.alignment.ties import Population, tie
+from stateregistry.alignment.ties import tie
 
 #: Steps for each unit of both sides; a step is one unit looked at in one scope, or one pair compared.
 BOUND: Final = 4000
@@ -32,14 +33,18 @@ Classes = dict[Colour, tuple[list[Item], list[Item]]]
 
 
 def _population(classes: Classes) -> Population:
-    """What every counted name counts in a scope."""
+    """What every counted name counts in a scope, and what is called in it."""
     found: tuple[dict[tuple[str, ...], list[tuple[tuple[int, ...], Colour]]], ...] = ({}, {})
+    calls: tuple[list[tuple[int, Colour]], ...] = ([], [])
     for colour, items in classes.items():
         for side, several in enumerate(items):
             for item in several:
                 if item.numbers:
                     found[side].setdefault(item.stems, []).append((item.numbers, colour))
-    return found[0], found[1]
+                if item.call is not None:
+                    calls[side].append((item.call, colour))
+    ordered = [[colour for _, colour in sorted(rows, key=lambda row: row[0])] for rows in calls]
+    return Population((found[0], found[1]), (ordered[0], ordered[1]))
 
 
 def _anchors(pairs: Sequence[Pair]) -> dict[Tokens, list[tuple[Tokens, Unit, Unit]]]:

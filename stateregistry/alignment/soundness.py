@@ -1,32 +1,82 @@
 """Soundness: what a finished pairing must not contradict. These checks, not the search, are what keeps it right.
 
 Numbers that decided are held against everything that was decided without them: one inversion takes back all pairs that
-rest on that name's numbers. Containers that are counted must not be torn apart. A linear that reads a flattened image has
-its inputs in another order where images have their channels elsewhere.
+rest on that name's numbers. Containers that are counted must not be torn apart. (Flattened images: `images`.)
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from stateregistry.alignment.colours import widths
 from stateregistry.alignment.containers import counted_name
-from stateregistry.alignment.model import Pair, Question, Result, Unit, View
+from stateregistry.alignment.model import Pair, Question, Result, Unit, View, is_automatic
 from stateregistry.alignment.spelling import Tokens
+
+if TYPE_CHECKING:
+    from stateregistry.alignment.colours import Colour
 
 #: Evidence of an anchor.
 BY_RULE: Final = "a rename rule"
+#: Evidence of equal names.
+_BY_NAME: Final = frozenset({"same path", "same names, numbers by rank", "the same name"})
 
 
 def check(result: Result, source: View, target: View) -> None:
     """Take back pairs that something contradicts, and grade those that nothing confirms. Changes the result."""
+    _named(result, source, target)
     _numbers(result, source, target)
     _torn(result)
 
 
 # -------------------------------------------------------------------- numbers
+
+
+def _named(result: Result, source: View, target: View) -> None:
+    """Doubt equal names whose numbers run against the calls of one side, of layers that could change places.
+
+    Where the other side has them in the same order, by its calls or as they are declared, its author counted likewise.
+    """
+    pairs = [pair for pair in result.pairs if pair.grade in ("certain", "numbers") and _BY_NAME & {*pair.evidence}]
+    views = source, target
+    against = [_against(pairs, number, view) for number, view in enumerate(views)]
+    for pair in pairs:
+        units = pair.source, pair.target
+        for mine, its in ((0, 1), (1, 0)):
+            if not views[mine].called:
+                continue
+            for key, _, number in counted(units[mine].tokens):
+                mate = _same_number(units[its], number)
+                if (key, units[mine].colour) not in against[mine] or mate is None:
+                    continue
+                if (mate, units[its].colour) not in against[its]:
+                    pair.doubt(
+                        "assumption", "the same number on both sides, which runs against the order of calls on one"
+                    )
+
+
+def _same_number(unit: Unit, number: int) -> tuple[object, ...] | None:
+    """The counted name of a unit that has a number; of several the outermost."""
+    return next((key for key, _, own in counted(unit.tokens) if own == number), None)
+
+
+def _against(pairs: Sequence[Pair], side: int, view: View) -> set[tuple[tuple[object, ...], Colour]]:
+    """Counted names and colours of which several numbers are called, or else declared, in another order."""
+    seen: dict[tuple[tuple[object, ...], Colour], dict[int, int]] = {}
+    for pair in pairs:
+        unit = (pair.source, pair.target)[side]
+        place = unit.call if view.called else unit.place if view.ordered else None
+        if place is None:
+            continue
+        for key, _, number in counted(unit.tokens):
+            places = seen.setdefault((key, unit.colour), {})
+            places[number] = min(places.get(number, place), place)
+    return {
+        mark
+        for mark, places in seen.items()
+        if any(a > b for a, b in _steps([place for _, place in sorted(places.items())]))
+    }
 
 
 @final
@@ -139,19 +189,13 @@ def _doubt(pair: Pair, source: View, target: View) -> None:
     for view, unit in ((source, pair.source), (target, pair.target)):
         called = unit.call is not None
         known |= called or (unit.typed and view.ordered)
-        if _is_automatic(unit) and not called:
+        if is_automatic(unit) and not called:
             pair.doubt(
                 "assumption", "the numbers of single layers that were counted as they were made, not as they are called"
             )
             return
     if not known:
         pair.doubt("assumption", "the numbers of single layers, which no order that is known confirms")
-
-
-def _is_automatic(unit: Unit) -> bool:
-    """Whether a name was given by Linen, which counts what is made first and not what is called first."""
-    token = unit.tokens[-1] if unit.tokens else None
-    return token is not None and token.number is not None and token.text[:1].isupper()
 
 
 # -------------------------------------------------------------------- containers
@@ -192,36 +236,3 @@ def _members(pairs: Sequence[Pair], side: int) -> dict[tuple[object, ...], list[
         for key in _containers((pair.source, pair.target)[side]):
             found.setdefault(key, []).append(pair)
     return found
-
-
-# -------------------------------------------------------------------- flattened images
-
-
-def flattened(pairs: Sequence[Pair], source: View, target: View) -> list[Pair]:
-    """Pairs of linears that read a flattened image, between frameworks that have its channels in different places."""
-    if not source.channels or not target.channels or source.channels == target.channels:
-        return []
-    seen = [colour for unit in source.units for colour in unit.options if colour[0] in ("conv", "conv_transpose")]
-    channels = {colour[2] for colour in seen if isinstance(colour[2], int)}
-    hidden = {
-        width for unit in source.units if unit.colour[0] in ("linear", "layer_norm") for width in widths(unit.colour)
-    }
-    known = {width for unit in source.units for width in widths(unit.colour)} | channels
-    return [
-        pair
-        for pair in pairs
-        if pair.source.colour[0] == "linear"
-        and isinstance(inner := pair.source.colour[1], int)
-        and inner not in known
-        and any(_is_flat(inner, width, hidden) for width in channels)
-    ]
-
-
-def _is_flat(inner: int, channels: int, hidden: set[int]) -> bool:
-    """Whether so many inputs may be an image of so many channels. Two or three times a hidden size are put together."""
-    return (
-        channels > 1
-        and inner > channels
-        and inner % channels == 0
-        and not (inner <= 3 * channels and channels in hidden)
-    )

@@ -9,16 +9,18 @@ something, are told by equal words alone. Never the order of declaration by itse
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
+from stateregistry.alignment.analogy import as_counted
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
-from stateregistry.alignment.habits import Counts, by_habit
+from stateregistry.alignment.habits import Counts, Population, by_habit
 from stateregistry.alignment.lexicon import SIDES, similarity
-from stateregistry.alignment.model import Grade, View, worse
+from stateregistry.alignment.model import Grade, View, is_automatic, worse
 from stateregistry.alignment.parallel import in_parallel
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.
@@ -43,8 +45,7 @@ class Tie:
     why: str = ""
 
 
-#: For every name that is counted in a scope, all units that have it, on either side.
-Population = tuple[Counts, Counts]
+_NOBODY: Final = Population()
 
 
 def tie(
@@ -53,7 +54,7 @@ def tie(
     anchors: Sequence[Tied],
     source: View,
     target: View,
-    population: Population = ({}, {}),
+    population: Population = _NOBODY,
 ) -> Tie:
     """Pair as many items as the evidence decides.
 
@@ -61,7 +62,7 @@ def tie(
         xs, ys: as many on both sides, all of one colour or signature.
         anchors: what is decided in the same scope.
         source, target: the sides.
-        population: what else the names of the items count in the scope.
+        population: what else the scope holds.
     """
     if len(xs) == len(ys) == 1:
         return Tie([Tied(xs[0], ys[0], "the only one of its kind and size here")])
@@ -78,7 +79,7 @@ def tie(
         return made
     votes = _Votes(xs, ys)
     votes.add(_equal_names(xs, ys, source, target))
-    votes.add(_by_words(xs, ys))
+    votes.add(_by_words(xs, ys, source, target))
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
     if not votes.conflict and len(xs) <= BESIDE:
@@ -89,8 +90,10 @@ def tie(
     if not votes.conflict and not numbered:
         numbered, doubt = _by_numbers(*votes.left(), source, target, population)
         left = votes.left()
-        numbered = numbered or in_parallel(*left, anchors)
-        votes.add(numbered or _norms_by_call(*left, source, target) or by_habit(*left, source, target, population))
+        numbered = numbered or as_counted(*left, anchors) or in_parallel(*left, anchors)
+        votes.add(
+            numbered or _by_call(*left, source, target, population) or by_habit(*left, source, target, population)
+        )
     if votes.conflict:
         return Tie([], votes.conflict)
     made = Tie(list(votes.pairs.values()))
@@ -213,7 +216,7 @@ def _strict(items: Sequence[Item], words: Sequence[frozenset[str]]) -> bool:
     return any(item.vector for item in items) or any(SIDES & one for one in words)
 
 
-def _by_words(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
+def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
     """Words that some of both sides have split the class; what is alone in its part is paired."""
     left, right = _telling(xs), _telling(ys)
     if not (_strict(xs, left) or _strict(ys, right)):
@@ -231,7 +234,9 @@ def _by_words(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
         if len(some) == 1:
             pairs.append(Tied(some[0], others[0], evidence))
         elif (chain := _chain(some, others)) is not None:
-            pairs += _counted(chain, f"{evidence}, by number")
+            one, two = ([pair[side] for pair in chain] for side in (0, 1))
+            if in_order(one, source) and in_order(two, target):
+                pairs += _counted(chain, f"{evidence}, by number")
     return pairs
 
 
@@ -294,18 +299,17 @@ def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
     return depth, shared, siblings and bool(item.numbers) and item.numbers == anchor.numbers
 
 
-def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, Nearness] | None:
-    """The one strictly closest to an anchor, and in what."""
+def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, bool] | None:
+    """The one strictly closest to an anchor, and whether by its container or by words: else it is by a number alone."""
     near = [_nearness(item, anchor, words=words) for item in items]
     scores = [depth + 0.5 * shared + 0.4 * number for depth, shared, number in near]
     best = max(scores)
     at = scores.index(best)
-    return (items[at], near[at]) if scores.count(best) == 1 and best > 0 else None
-
-
-def _by_place(near: Nearness) -> bool:
-    """Whether it is the container or a word that two items have in common, not a number alone."""
-    return bool(near[0]) or bool(near[1])
+    if scores.count(best) > 1 or best <= 0:
+        return None
+    others = [one for n, one in enumerate(near) if n != at]
+    depth, shared = max((one[0] for one in others), default=0), max((one[1] for one in others), default=0.0)
+    return items[at], near[at][0] > depth or near[at][1] > shared  # what all of them share says nothing of one
 
 
 def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> list[Tied]:
@@ -318,8 +322,10 @@ def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> 
     words = not any(item.words & SIDES for item in (*xs, *ys))
     for anchor in anchors:
         one, two = _closest(xs, anchor.source, words=words), _closest(ys, anchor.target, words=words)
-        if one is None or two is None or _by_place(one[1]) is not _by_place(two[1]):
+        if one is None or two is None or one[1] is not two[1]:
             continue
+        if not one[1] and _rank(one[0], xs) != _rank(two[0], ys):
+            continue  # counted from elsewhere on one side: the same number is another one
         x, y = one[0], two[0]
         made = Tied(x, y, f"beside {_name(anchor.source)} = {_name(anchor.target)}", anchor.grade)
         for known in (found.get(id(x)), taken.get(id(y))):
@@ -330,14 +336,26 @@ def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> 
     return list(found.values())
 
 
+def _rank(item: Item, items: Sequence[Item]) -> int:
+    """Which of those of its name an item is."""
+    return sum(other.numbers < item.numbers for other in items if other.stems == item.stems)
+
+
 def _chain(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[Item, Item]] | None:
-    """Both sides in the order of their numbers, where each is one name that is counted."""
-    for items in (xs, ys):
-        if len({item.stems for item in items}) != 1 or len({item.numbers for item in items}) != len(items):
-            return None
-        if not items[0].numbers:
-            return None
-    return list(zip(sorted(xs, key=lambda item: item.numbers), sorted(ys, key=lambda item: item.numbers), strict=True))
+    """Both sides in the order of their numbers, where nothing but a number of one name sets any two of a side apart.
+
+    What comes after that number says no more: blocks may call what they hold as they like.
+    """
+    both = _sorted(xs), _sorted(ys)
+    return list(zip(*both, strict=True)) if _are_counted(both[0]) and _are_counted(both[1]) else None
+
+
+def _counted_apart(one: Item, two: Item) -> bool:
+    """Whether the first step in which two paths differ is one name with two numbers."""
+    for a, b in zip(one.path, two.path, strict=False):
+        if a.same != b.same:
+            return a.stem == b.stem and a.number is not None and b.number is not None
+    return False
 
 
 def _by_numbers(
@@ -350,45 +368,69 @@ def _by_numbers(
         return [], ""
     if not in_order([x for x, _ in chain], source) or not in_order([y for _, y in chain], target):
         return [], "their numbers contradict the order in which they are declared or called"
-    if not _count_alike(population[0].get(xs[0].stems, ()), population[1].get(ys[0].stems, ())):
+    if not _count_alike(_counted_by(xs, population.counts[0]), _counted_by(ys, population.counts[1])):
         return [], "their names count other layers in another order on either side"
     return _counted(chain, "by number"), ""
 
 
+def _counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
+    """Everything that the names of some items count in the scope."""
+    return [each for stems in {item.stems for item in items} for each in counts.get(stems, ())]
+
+
 def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
     """Whether two names count what both of them count in the same order."""
-    left, right = sorted(one, key=lambda each: each[0]), sorted(two, key=lambda each: each[0])
-    shared = {colour for _, colour in left} & {colour for _, colour in right}
-    return [c for _, c in left if c in shared] == [c for _, c in right if c in shared]
+    return _called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
 
 
-def _norms_by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
-    """Norms that one side counts, in the order in which the other side calls them: a block normalises one after another.
+def _called_alike(counted: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
+    """Whether names count what is on both sides in the order in which the other side has it."""
+    mine = [colour for _, colour in sorted(counted, key=lambda each: each[0])]
+    shared = {*mine} & {*others}
+    return [colour for colour in mine if colour in shared] == [colour for colour in others if colour in shared]
 
-    Of kernels this would be no evidence: those beside one another (gate and up) are called in any order.
+
+def _by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
+    """What one side counts, in the order in which the other side calls it.
+
+    Norms, whatever they are called there: a block normalises one after another. Of kernels it is evidence only where they
+    are one name that was counted as modules were made: those with names of their own (gate and up) are called in any order.
+    Numbers that an author gave and that run against the calls are no mistake: these may be equal numbers on both sides.
     """
-    if not xs or len(xs) > _NORMS or not all(item.vector for item in (*xs, *ys)):
+    if not xs or not all(item.single for item in (*xs, *ys)):
         return []
-    for counted, others, view, other in ((xs, ys, source, target), (ys, xs, target, source)):
-        calls = [item.call for item in others]
-        one_name = len({item.stems for item in counted}) == 1 and len({item.numbers for item in counted}) == len(
-            counted
-        )
-        if not other.called or None in calls or not one_name or not counted[0].numbers:
+    norms = len(xs) <= _NORMS and all(item.vector for item in (*xs, *ys))
+    for side, (counted, others, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
+        if not other.called or any(item.call is None for item in others):
             continue
-        first = sorted(counted, key=lambda item: item.numbers)
-        if not in_order(first, view) or any(item.numbers for item in others):
+        first, made = _sorted(counted), _are_counted(_sorted(others))
+        if not _are_counted(first) or not in_order(first, view) or not (norms or made):
             continue
-        second = sorted(others, key=lambda item: item.call or 0)
-        chain = list(zip(first, second, strict=True))
+        if made and (in_order(_sorted(others), other) or not all(is_automatic(item.units[0]) for item in others)):
+            continue
+        if not _called_alike(_counted_by(counted, population.counts[side]), population.calls[1 - side]):
+            continue
+        chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
         pairs = chain if counted is xs else [(y, x) for x, y in chain]
-        evidence = "norms, by number on one side and by call on the other"
-        return [Tied(x, y, evidence, "numbers", counted=True, leaf=True) for x, y in pairs]
+        evidence = f"{'norms, ' if norms else ''}by number on one side and by call on the other"
+        grade: Grade = "assumption" if made else "numbers"
+        if made:
+            evidence = f"{evidence}, where they were counted as they were made"
+        return [Tied(x, y, evidence, grade, counted=True, leaf=True) for x, y in pairs]
     return []
+
+
+def _sorted(items: Sequence[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: item.numbers)
+
+
+def _are_counted(items: Sequence[Item]) -> bool:
+    """Whether nothing but a number sets one of them, in their order, apart from the next."""
+    return all(_counted_apart(one, two) for one, two in itertools.pairwise(items))
 
 
 def _counted(chain: Sequence[tuple[Item, Item]], evidence: str) -> list[Tied]:
     """Pairs by number; of single units, if their own numbers differ on either side."""
-    own = [{item.path[-1].number for item in side if item.single} for side in zip(*chain, strict=True)]
+    own = [{item.path[-1].number for item in side if item.single and item.path} for side in zip(*chain, strict=True)]
     leaf = any(len(numbers) > 1 for numbers in own)
     return [Tied(x, y, evidence, "numbers", counted=True, leaf=leaf) for x, y in chain]

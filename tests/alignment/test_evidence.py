@@ -13,6 +13,10 @@ import toy
 from safetensors.torch import save_file
 
 import stateregistry as sr
+from stateregistry.alignment.analogy import as_counted
+from stateregistry.alignment.containers import Item, Tied
+from stateregistry.alignment.model import Unit
+from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.planning.planner import make
 from stateregistry.conversion.rules.rules import Rules
@@ -95,7 +99,22 @@ def test_the_norm_of_the_attention_before_that_of_the_mlp_is_a_habit() -> None:
     assert toy.judge(toys, toys, toy.planned(toys, toys, typed=(True, False), allow=("assumption",))) == "right"
 
 
-@pytest.mark.parametrize("names", [("pre_attn_norm", "post_mlp_norm"), ("attn_norm", "final_norm"), ("one", "two")])
+def test_the_norm_of_the_input_before_one_after_something_is_a_habit() -> None:
+    names = "input_layernorm", "post_attention_layernorm"
+    toys = toy.model([("layer_norm", (6,), names[0], "LayerNorm_0"), ("layer_norm", (6,), names[1], "LayerNorm_1")])
+    assert {problem.problem for problem in toy.planned(toys, toys, typed=(True, False)).problems} == {"assumption"}
+    assert toy.judge(toys, toys, toy.planned(toys, toys, typed=(True, False), allow=("assumption",))) == "right"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("pre_attn_norm", "post_mlp_norm"),
+        ("post_attention_norm", "pre_feedforward_norm"),
+        ("attn_norm", "final_norm"),
+        ("one", "two"),
+    ],
+)
 def test_names_that_have_no_usual_order_are_asked_about(names: tuple[str, str]) -> None:
     toys = toy.model([("layer_norm", (6,), "norm1", names[0]), ("layer_norm", (6,), "norm2", names[1])])
     plan = toy.planned(toys, toys, typed=(True, False), allow=("assumption",))
@@ -240,3 +259,65 @@ def test_a_split_works_between_two_models_of_one_framework_both_ways(files: bool
 def test_without_the_rule_the_parts_are_missing_and_the_whole_is_unexpected() -> None:
     plan = sr.plan(blocks(fused=True), blocks(fused=False))
     assert {problem.problem for problem in plan.problems} == {"missing", "unexpected"}
+
+
+# -------------------------------------------------------------------- numbers that are no evidence
+
+
+def test_equal_names_whose_numbers_run_against_the_calls_are_an_assumption() -> None:
+    rows = [("linear", (6, 6), f"{part}.{n}.fc", f"{part}_{n}/fc") for part in ("encoder", "decoder") for n in (0, 1)]
+    toys = toy.model(rows)
+    called = [toys[0], toys[1], toys[3], toys[2]]  # the decoder's second is called first
+    plan = make(toy.side(toys, "torch", typed=True), toy.side(called, "flax", typed=True))
+    assert {problem.problem for problem in plan.problems} == {"assumption"}
+    assert "order of calls" in str(plan)
+    assert all("decoder" in key for problem in plan.problems for key in problem.keys)
+    assert make(toy.side(called, "torch", typed=True), toy.side(called, "flax", typed=True)).ok  # both count backwards
+    sized = toy.model([(kind, (6, 6 + n), one, two) for n, (kind, _, one, two) in enumerate(rows)])
+    turned = [sized[0], sized[1], sized[3], sized[2]]
+    assert make(toy.side(sized, "torch", typed=True), toy.side(turned, "flax", typed=True)).ok  # their sizes say it
+
+
+def test_the_number_of_a_neighbour_that_is_counted_from_elsewhere_says_nothing() -> None:
+    rows = [("conv", (4, 6, n + 1), f"convs.{n}", f"char_conv_w{n + 1}") for n in range(3)]
+    toys = toy.model([*rows, *(("linear", (6, 6), f"mixing.{n}", f"blend_{n}") for n in range(3))])
+    found = placed(toy.planned(toys, toys, typed=(True, False), allow=("assumption",)))
+    assert all(found.get(f"mixing/{n}", f"blend_{n}") == f"blend_{n}" for n in range(3))
+
+
+def test_a_number_that_all_share_a_container_with_is_no_neighbour() -> None:
+    """Of two norms beside one embedding: a word on one side, and only the number that Linen gave on the other."""
+    toys = toy.model([
+        ("embedding", (9, 6), "net.word_embeddings", "Net_0/Embed_0"),
+        ("layer_norm", (6,), "net.word_embeddings_layernorm", "Net_0/LayerNorm_1"),
+        ("linear", (6, 4), "net.up", "Net_0/Dense_0"),
+        ("layer_norm", (6,), "net.ln_f", "Net_0/LayerNorm_0"),
+    ])  # fmt: skip
+    plan = toy.planned(toys, toys, typed=(True, False), allow=("assumption",))
+    assert {problem.problem for problem in plan.problems} == {"ambiguous"}
+
+
+def _item(path: str) -> Item:
+    unit = Unit(path, tokens(path), (("linear", 6, 6, True),), {}, (path,), typed=True, place=0)
+    return Item([unit], unit.tokens, single=True)
+
+
+def test_a_name_counts_on_as_it_does_in_what_is_paired() -> None:
+    known = [Tied(_item(f"body_{n}"), _item(f"layers/{n + 1}/deep"), "") for n in (1, 2)]
+    xs, ys = [_item("body_3"), _item("body_7"), _item("odd")], [_item(f"layers/{n}/deep") for n in (4, 5)]
+    (found,) = as_counted(xs, ys, known)
+    assert (found.source, found.target, found.grade) == (xs[0], ys[0], "numbers")
+    assert not as_counted(xs, ys, known[:1])  # one pair says nothing of a name
+    assert not as_counted(xs, ys, [*known, Tied(_item("body_5"), _item("layers/5/deep"), "")])  # and these disagree
+    assert not as_counted(xs, [_item("layers/4/other")], known)
+
+
+def test_what_is_fused_without_a_name_is_told_by_the_names_of_the_parts() -> None:
+    parts = [("linear", (6, 6), f"x{n}", f"attn/{word}") for n, word in enumerate(("query", "key", "value"))]
+    there = toy.model([*parts, ("linear", (6, 5), "tail", "head")])
+    here = toy.model([("linear", (6, 18), "blob", "none"), ("linear", (6, 5), "tail", "head")])
+    plan = make(toy.side(here, "torch", typed=True), toy.side(there, "flax", typed=True), allow=("assumption",))
+    assert plan.ok, plan
+    assert {feed.part for move in plan.moves for feed in move.sources} >= {"query", "key", "value"}
+    odd = toy.model([*parts[:2], ("linear", (6, 6), "x2", "attn/gate"), ("linear", (6, 5), "tail", "head")])
+    assert not make(toy.side(here, "torch", typed=True), toy.side(odd, "flax", typed=True), allow=("assumption",)).ok

@@ -257,3 +257,52 @@ def test_a_function_of_the_inputs_alone_is_told_what_it_takes() -> None:
     with pytest.raises(TypeError) as error:
         sr.convert(model, Attention(("a", "b", "c")), forward=(runs(model), lambda x: x, INPUT))
     assert any("fb the target that is tried" in note for note in error.value.__notes__)
+
+
+SCALES = ("one", "two", "six", "ten", "odd"), ("red", "tan", "sky", "ash", "jet")
+
+
+class Scaled(torch.nn.Module):
+    """Scales of no layer between layers that are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.steps = torch.nn.ModuleList(torch.nn.Linear(SIZE, SIZE) for _ in SCALES[0])
+        for name in SCALES[0]:
+            setattr(self, name, torch.nn.Parameter(torch.rand(SIZE) + 0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for name, step in zip(SCALES[0], self.steps, strict=True):
+            x = torch.tanh(step(x * getattr(self, name)))
+        return x
+
+
+class LinenScaled(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for number, name in enumerate(SCALES[1]):
+            scale = self.param(name, linen.initializers.normal(1.0), (SIZE,))
+            x = jnp.tanh(linen.Dense(SIZE, name=f"phase_{number}")(x * scale))
+        return x
+
+
+def test_arrays_of_no_layer_are_told_one_after_the_other_by_what_comes_after_them() -> None:
+    """Five of one shape are 120 candidates: more than are tried as they stand."""
+    model, net = Scaled().eval(), LinenScaled()
+    variables = net.init(jax.random.key(3), INPUT)
+    target = sr.of(variables, module=net, args=(INPUT,))
+    with pytest.raises(PlanError):
+        sr.convert(model, target)
+    done = sr.convert(model, target, forward=(runs(model), net.apply, INPUT))
+    assert {move.sources[0].key: move.target for move in done.plan.moves if move.target in SCALES[1]} == dict(
+        zip(*SCALES, strict=True)
+    )
+    back = Scaled().eval()
+    with torch.no_grad():
+        for parameter in back.parameters():
+            parameter.add_(0.25)
+    source = sr.of(done.target, module=net, args=(INPUT,))
+    sr.convert(source, back, forward=(lambda x: net.apply(done.target, x), run_torch, INPUT))
+    for name in SCALES[0]:
+        assert getattr(back, name).detach().numpy().tobytes() == getattr(model, name).detach().numpy().tobytes()

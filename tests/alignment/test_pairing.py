@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import toy
@@ -62,7 +63,7 @@ def test_words_that_do_not_meet_are_a_question_with_both_candidates_and_a_rule()
     (problem,) = plan.problems
     assert problem.problem == "ambiguous"
     assert set(problem.candidates) == {("w1", "gate"), ("w1", "up"), ("w3", "gate"), ("w3", "up")}
-    assert '[[rename]] source = "w1" target = "gate"' in problem.hint
+    assert '[[rename]] source = "w1" target = "<one of: gate, up>"' in problem.hint
     with pytest.raises(AmbiguousAlignment, match="w3"):
         plan.require()
     assert Plan.from_json(plan.to_json()) == plan
@@ -83,7 +84,7 @@ def test_the_same_question_in_every_block_is_asked_once_with_one_rule_for_all() 
         ("linear", (6, 6), f"layers.{n}.{a}", f"Block_{n}/{b}") for n in range(3) for a, b in (("w1", "gate"), ("w3", "up"))
     ])  # fmt: skip
     (problem,) = planned(toys, toys, typed=TYPED).problems
-    assert 'source = "layers/{i}/w1" target = "Block_{i}/gate"' in problem.hint
+    assert 'source = "layers/{i}/w1" target = "<one of: Block_{i}/gate, Block_{i}/up>"' in problem.hint
     sides = toy.side(toys, "torch", typed=True), toy.side(toys, "flax", typed=True)
     rules = Rules.of({"layers/{i}/w1": "Block_{i}/gate"})
     plan = make(*sides, rules=rules, allow=("assumption",))
@@ -108,7 +109,35 @@ def test_numbers_that_linen_gave_as_modules_were_made_need_the_order_of_calls() 
     plan = planned(toys, toys, typed=(True, False))
     assert {problem.problem for problem in plan.problems} == {"assumption"}
     nested = toy.backwards(toys, "flax", None)  # type: ignore[arg-type]  # needs no luck
-    assert toy.judge(toys, nested, planned(toys, nested, typed=TYPED)) == "refused"
+    assert {problem.problem for problem in planned(toys, nested, typed=TYPED).problems} == {"assumption"}
+    plan = planned(toys, nested, typed=TYPED, allow=("assumption",))
+    assert toy.judge(toys, nested, plan) == "right"
+    assert all("by call" in move.evidence for move in plan.moves if move.grade == "assumption")
+    named = [
+        replace(one, flax=one.flax.replace("Dense", "up")) for one in nested
+    ]  # an author's count may run backwards
+    assert toy.judge(toys, named, planned(toys, named, typed=TYPED, allow=("assumption",))) == "refused"
+    assert toy.judge(toys, nested, planned(toys, nested, typed=(True, False))) == "refused"
+
+
+def test_calls_do_not_tell_kernels_that_have_names_of_their_own() -> None:
+    toys = model([("linear", (6, 6), "w1", "up"), ("linear", (6, 6), "w2", "gate"), ("linear", (6, 3), "w3", "down")])
+    assert {problem.problem for problem in planned(toys, toys, typed=TYPED).problems} == {"ambiguous"}
+
+
+def test_numbers_that_count_other_layers_in_another_order_than_calls_tell_no_norms() -> None:
+    rows = [("layer_norm", (6,), "n0", "LayerNorm_1"), ("linear", (6, 4), "n2", "down"), ("linear", (4, 6), "n1", "up")]
+    toys = model([*rows, ("layer_norm", (6,), "n3", "LayerNorm_0")])
+    assert {problem.problem for problem in planned(toys, toys, typed=TYPED).problems} == {"ambiguous"}
+
+
+def test_a_number_tells_items_apart_whatever_comes_after_it() -> None:
+    rows = [("linear", (6, 6), f"stage.{n}.{word}", f"Block_{n}/dense") for n, word in enumerate(("one", "two", "six"))]
+    plan = planned(model(rows), model(rows), typed=TYPED)
+    assert plan.ok
+    assert grades(plan) == {"numbers"}
+    rows = [("linear", (6, 6), f"{word}.{n}", f"Block_{n}/dense") for n, word in enumerate(("one", "two", "six"))]
+    assert not planned(model(rows), model(rows), typed=TYPED).ok
 
 
 @pytest.mark.parametrize(("one", "two"), [("attention_norm", "post_attention_layernorm"), ("norm", "pre_norm")])

@@ -11,7 +11,8 @@ from random import Random
 import pytest
 from zoo_all import PAIRS, PLAIN
 from zoo_header import Header
-from zoo_perturb import PERTURBATIONS, judge
+from zoo_judge import judge
+from zoo_perturb import PERTURBATIONS
 from zoo_samples import Truth, forward_samples, rate, sample, samples, truth
 
 BY_NAME = {pair.name: pair for pair in PAIRS}
@@ -30,7 +31,7 @@ SAMPLED = (
 #: Those of them that are run as well: each answer takes many runs.
 RUN = ("charrnn-linen", "autoencoder-nnx")
 #: The share of what is decidable that has to be right where names were taken away.
-LEAST = 0.8
+LEAST = 0.95
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -109,7 +110,7 @@ def test_a_forward_pass_decides_what_headers_do_not(name: str, perturbation: str
 @pytest.mark.soak
 def test_two_thousand_perturbations_have_no_silent_error_and_more_right_answers_than_before() -> None:
     truths = [found for pair in PLAIN if (found := truth(pair)) is not None]
-    found = [*samples(truths, 2000, seed=0), *forward_samples(truths, 2000, seed=0)]
+    found = [*samples(truths, 2000, seed=0), *forward_samples(truths, seed=0)]
     assert len(found) >= 2000
     assert not [one for one in found if one.outcome == "wrong"]
     right = ("certain", "numbers", "assumption")

@@ -8,8 +8,18 @@ from __future__ import annotations
 import zoo_attention
 import zoo_audio
 import zoo_convnets
+import zoo_decoders
 import zoo_families
+import zoo_fresh_attention
+import zoo_fresh_convnets
+import zoo_fresh_deep
+import zoo_fresh_fields
+import zoo_fresh_generative
+import zoo_fresh_language
+import zoo_fresh_sequences
+import zoo_fresh_tables
 import zoo_language
+import zoo_long
 import zoo_mixed
 import zoo_mixer
 import zoo_recurrent
@@ -30,8 +40,18 @@ FOREIGN: tuple[Pair, ...] = (
     *zoo_small.PAIRS,
     *zoo_vision.PAIRS,
     *zoo_attention.PAIRS,
+    *zoo_decoders.PAIRS,
     *zoo_audio.PAIRS,
+    *zoo_long.PAIRS,
     *zoo_mixed.PAIRS,
+    *zoo_fresh_attention.PAIRS,
+    *zoo_fresh_convnets.PAIRS,
+    *zoo_fresh_deep.PAIRS,
+    *zoo_fresh_fields.PAIRS,
+    *zoo_fresh_generative.PAIRS,
+    *zoo_fresh_language.PAIRS,
+    *zoo_fresh_sequences.PAIRS,
+    *zoo_fresh_tables.PAIRS,
 )
 PAIRS: tuple[Pair, ...] = (*FOREIGN, *zoo_families.PAIRS)
 #: Rules speak of names, and what is left out by leave could be left out wrongly.

@@ -151,7 +151,21 @@ class Header:
             sequence=tuple(map(new, self.sequence)),
             native={head[key]: name for key, name in self.native.items() if key in head},
             places={name: paths[path] for name, path in self.places.items() if path in paths},
-        ).reread()
+        )._sorted_as(self)
+
+    def _sorted_as(self, before: Header) -> Header:
+        """Where the order was the alphabet's (trees of JAX are sorted), it is that of the new names."""
+        if not all(names == sorted(names) for names in before._by_kind().values()):
+            return self.reread()
+        keys = (key for names in self._by_kind().values() for key in sorted(names))
+        return replace(self, entries={key: self.entries[key] for key in keys}).reread()
+
+    def _by_kind(self) -> dict[sr.Kind, list[str]]:
+        """Keys by kind: Linen keeps each kind in a collection of its own."""
+        found: dict[sr.Kind, list[str]] = {}
+        for key, entry in self.entries.items():
+            found.setdefault(entry.kind, []).append(key)
+        return found
 
     def ordered(self, keys: Iterable[str]) -> Header:
         """With the entries, and the layers by their first entry, in another order."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from zoo_judge import Sample
 from zoo_pairs import Pair
-from zoo_perturb import Sample
 from zoo_samples import OUTCOMES, table
 from zoo_survey import LIVE, WAYS, Survey
 
@@ -30,16 +30,18 @@ PERTURBED = """## Perturbations
 
 Pairs that convert without rules, with names, order or layers changed, in both directions. `headers`: nothing but names, shapes
 and order, as in files; `types`: the layers of the models are known; `forward`: types, and both models are run
-(`sr.convert(..., forward=...)`), on the smaller half of the pairs. Right answers are listed by the grade of the weakest move.
-An `assumption` is right, but refused unless it is allowed; `flagged` is a wrong answer that only leave for assumptions lets
-through; `wrong` is one that nothing holds back. Where a layer is missing or a block is there twice, to refuse is right.
+(`sr.convert(..., forward=...)`), on the smaller pairs, into a target that holds other values. Right answers are listed by the
+grade of the weakest move. An `assumption` is right, but refused unless it is allowed; `flagged` is a wrong answer that only
+leave for assumptions lets through; `wrong` is one that nothing holds back. Where a layer is missing or a block is there twice,
+to refuse is right. A tree of JAX is sorted by its names, and so it is after a renaming.
 
 `before` is the share of right answers of an earlier experiment on 203 pairs, with headers alone; three of four pairs drawn
 are families of `transformers`, as there. How that experiment chose what to rename is not known but for its text. Where every
 name of a side becomes a word that means nothing, query, key and value too, two layers of one shape that stand side by side can
 change places and no header shows it. So each of these rows has at most the share in `decidable`, found without the code
 that pairs (`tests/zoo/zoo_decidable.py`): a pair counts as undecidable if two layers or two names could change places with
-nothing in either header, and no number, to tell; orders in which layers without numbers are declared are no evidence. `right
+nothing in either header, and no number or call, to tell. Orders in which layers without numbers are declared are no evidence,
+and neither are numbers that count layers of other sizes in another order on either side. `right
 of these` is the share of right answers among the decidable ones. A `before` above `decidable` was measured on a weaker
 perturbation: rows that leave layers their words (`keep what layers are called`, `layers keep a word`) are like it.
 

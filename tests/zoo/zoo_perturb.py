@@ -1,8 +1,7 @@
-"""Perturbations: a pair whose names, numbers or order are changed, or that lacks or repeats a layer, and what is made of it.
+"""Perturbations: a pair whose names, numbers or order are changed, or that lacks or repeats a layer.
 
 Every perturbation is a function of a header and a random generator; it keeps what the framework fixes (the names of the
-pieces of a layer) and changes what authors choose. The truth is the unperturbed pair, whose outputs agree: each entry keeps
-the value that is right for it, so `sr.verify` finds every array that a plan would fill from elsewhere.
+pieces of a layer) and changes what authors choose. Each entry keeps the value that is right for it.
 """
 
 from __future__ import annotations
@@ -16,12 +15,8 @@ from random import Random
 import numpy as np
 from zoo_decidable import ALONE, AUTOMATIC, BACKWARDS, CONSISTENT, COPY, FLAT, SHUFFLED
 from zoo_header import Header, below
-from zoo_live import run, watching
-from zoo_pairs import TOLERANCE
 
 import stateregistry as sr
-from stateregistry.conversion.rules.rules import Rules
-from stateregistry.conversion.verification.trials import decided
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
@@ -232,7 +227,7 @@ def _with_copies(header: Header, copies: Mapping[str, str], random: Random) -> H
                 for old, place in {**{one: one for one in groups[owner]}, **tied}.items():
                     name = copies[owner] + old[len(owner) :]
                     entries[name], owners[name] = header.entries[place], copies[owner]
-                    values[name] = _other(header.values[place], generator)
+                    values[name] = other_values(header.values[place], generator)
                 for layer in header.layers:
                     base = layer.path if layer.base is None else layer.base
                     if base == owner:
@@ -245,7 +240,7 @@ def _with_copies(header: Header, copies: Mapping[str, str], random: Random) -> H
     return made.ordered(entries)
 
 
-def _other(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def other_values(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Other values: the same in another order, or higher by one where that changes nothing."""
     found = generator.permutation(values.reshape(-1)).reshape(values.shape)
     return found + values.dtype.type(1) if np.array_equal(found, values) else found
@@ -373,63 +368,3 @@ PERTURBATIONS = (
     Perturbation("Flax renamed to Linen's automatic names", None, automatic, base=114 / 202, how=("", AUTOMATIC)),
     Perturbation("same, leaf numbers backwards", None, automatic_backwards, base=95 / 202, how=("", BACKWARDS)),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One perturbed pair: what the plan says, and whether it is right.
-
-    Attributes:
-        outcome: `certain`, `numbers`, `assumption` (right, of that grade), `refused`, `wrong` (no more than numbers were
-            needed: a silent one), `flagged` (wrong, but only by leave for an assumption).
-        detail: for a wrong one, an array that it fills from elsewhere.
-        open: why nothing in the headers decides it, empty where nothing of that sort was found.
-    """
-
-    pair: str
-    perturbation: str
-    seed: int
-    way: str
-    outcome: str
-    detail: str = ""
-    open: str = ""
-
-
-def tried(source: Header, target: Header, allow: tuple[str, ...]) -> sr.Plan:
-    """The plan that a forward pass of both models bears out."""
-    here, there = source.registry, target.registry
-
-    def planned(rules: Rules) -> sr.Plan:
-        return sr.plan(here, there, rules=rules, allow=allow)
-
-    with watching():
-        return decided(planned, Rules.of(None), here, there, (lambda: run(source), run, ()), TOLERANCE)
-
-
-GRADES = ("certain", "numbers", "assumption", "question")
-
-
-def judge(source: Header, target: Header, allow: tuple[str, ...], *, forward: bool = False) -> tuple[str, str]:
-    """What the plan from one header to another is: its grade if it is right, or `refused`, `wrong`, `flagged`.
-
-    With `forward` both models are run: outputs decide what nothing else does, and hold back what they contradict.
-    """
-    here, there = source.registry, target.registry
-    leave = ("choice", "assumption", *allow)
-    if forward:
-        try:
-            plan = tried(source, target, leave)
-        except (sr.errors.PlanError, sr.errors.AmbiguousAlignment) as error:
-            return "refused", str(error)
-    else:
-        plan = sr.plan(here, there, allow=leave)
-    if not plan.ok:
-        return "refused", str(plan.problems[0])
-    grade = max((move.grade for move in plan.moves), key=GRADES.index, default="certain")
-    found = sr.verify(here, there, plan=plan)
-    kept = [move.target for move in plan.moves if move.op == "keep" and target.entries[move.target].persistent]
-    kept = [key for key in kept if key not in target.copies]
-    if found.differences or kept:
-        shown = str(found.differences[0]) if found.differences else f"{kept[0]} is not filled"
-        return ("flagged" if grade == "assumption" else "wrong"), shown
-    return grade, ""

@@ -16,9 +16,10 @@ from random import Random
 from zoo_decidable import undecidable
 from zoo_families import FAMILIES
 from zoo_header import Header
+from zoo_judge import Sample, judge
 from zoo_live import flax_side, torch_side
 from zoo_pairs import TOLERANCE, Pair, difference
-from zoo_perturb import PERTURBATIONS, Perturbation, Sample, judge
+from zoo_perturb import PERTURBATIONS, Perturbation
 from zoo_survey import LIVE, to_flax, to_torch
 
 import stateregistry as sr
@@ -26,8 +27,9 @@ from stateregistry.conversion.verification.matching import paired
 
 WAYS = ("headers", "types", "forward")
 TURNS = tuple((way, direction) for direction in ("to Flax", "to torch") for way in WAYS[:2])
-#: One forward sample for so many others, of the smaller pairs: each runs both models many times.
-FORWARD = 24
+#: Forward samples of each perturbation, of pairs of at most so many entries: each runs both models many times.
+FORWARD = 16
+SMALL = 32
 OUTCOMES = ("certain", "numbers", "assumption", "refused", "flagged", "wrong")
 
 
@@ -35,7 +37,7 @@ OUTCOMES = ("certain", "numbers", "assumption", "refused", "flagged", "wrong")
 class Truth:
     """The unperturbed sides of a pair by way and direction: source and target, with the values that are right.
 
-    `pairs` are the paths of its layers, in torch and in Flax, that are one.
+    `pairs` are the paths of its layers, and of arrays of no layer, in torch and in Flax, that are one.
     """
 
     pair: str
@@ -69,8 +71,22 @@ def truth(pair: Pair) -> Truth | None:
         right = Header.of(flax, typed=typed, live=live[1])
         sides[way, "to Flax"] = Header.of(sr.of(source), typed=typed, live=live[0]), right
         sides[way, "to torch"] = right, Header.of(sr.of(back), typed=typed, live=live[0])
-    one = tuple((torch.path, flax.path) for torch, flax in paired(plan))
-    return Truth(pair.name, sides, one)
+    return Truth(pair.name, sides, tuple(dict.fromkeys(_one(plan))))
+
+
+def _one(plan: sr.Plan) -> Iterator[tuple[str, str]]:
+    """What is one: layers of two models; else, array by array, what holds them, with the name of a part."""
+    layers = [(torch.path, flax.path) for torch, flax in paired(plan)]
+    yield from layers
+    done = {flax for _, flax in layers}
+    homes = {key: layer.path for layer in plan.target.layers for key in layer.roles.values()}
+    for move in plan.moves:
+        if move.op == "copy" and homes.get(move.target) not in done:
+            for feed in move.sources:
+                if move.target in homes:
+                    yield feed.key.rpartition("/")[0] + (f"/{feed.part}" if feed.part else ""), homes[move.target]
+                else:
+                    yield feed.key, move.target
 
 
 def sample(one: Truth, perturbation: Perturbation, way: str, direction: str, seed: int) -> Sample | None:
@@ -123,11 +139,10 @@ def samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
                 yield made
 
 
-def forward_samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
-    """Samples with a forward pass, of the smaller half of the pairs."""
+def forward_samples(truths: Sequence[Truth], seed: int, each: int = FORWARD) -> Iterator[Sample]:
+    """Samples with a forward pass, of the smaller pairs."""
     random = Random(seed)
-    small = sorted(truths, key=lambda one: len(one.sides[TURNS[0]][0].entries))[: -(-len(truths) // 2)]
-    each = -(-count // (FORWARD * len(PERTURBATIONS)))
+    small = [one for one in truths if len(one.sides[TURNS[0]][0].entries) <= SMALL]
     for perturbation in PERTURBATIONS:
         done = number = 0
         order = mixed(small, random)

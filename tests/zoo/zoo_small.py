@@ -290,9 +290,6 @@ class NnxSrcnn(nnx.Module):
 
 # -------------------------------------------------------------------- pairs
 
-#: What is concatenated lies alike on both sides: nothing was flattened.
-TEXTCNN_RULES = {"order": [{"source": "fc", "axis": "in", "source_axes": "part=3 c", "target_axes": "part=3 c"}]}
-
 PAIRS = (
     Pair("mlp-linen", mlp, lambda: Linen(LinenMlp(), (features(2, 20),)), on_args, why="numbers of a Sequential, with gaps"),
     Pair(
@@ -300,7 +297,7 @@ PAIRS = (
         why="a mean and a variance of one shape, told apart by no name",
     ),
     Pair(
-        "textcnn-linen", TextCnn, lambda: Linen(LinenTextCnn(), (tokens(),)), on_args, rules=TEXTCNN_RULES,
+        "textcnn-linen", TextCnn, lambda: Linen(LinenTextCnn(), (tokens(),)), on_args,
         why="parallel convolutions of other sizes, and a linear whose width is a multiple of their channels",
     ),
     Pair(

@@ -10,20 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from stateregistry.alignment import bare, soundness
+from stateregistry.alignment import bare
 from stateregistry.alignment.colours import is_vector
 from stateregistry.alignment.engine import pair_up
+from stateregistry.alignment.images import images
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Pair, Result, Unit, View, worse
 from stateregistry.alignment.orientation import Orientation
 from stateregistry.alignment.settle import as_kind
 from stateregistry.alignment.view import Given, view
-from stateregistry.conversion.pairing import doubts
+from stateregistry.conversion.pairing import doubts, flatten
 from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPair
 from stateregistry.conversion.pairing.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
 from stateregistry.conversion.pairing.unpaired import Unpaired
 from stateregistry.conversion.planning.plan import Grade, PlanProblem
-from stateregistry.conversion.rules.patterns import covers, matches
+from stateregistry.conversion.rules.patterns import covers
 from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Bridge:
         views = self._view(0), self._view(1)
         result = pair_up(*views, self.rules.rename, by_structure=not self.target.derived)
         self.found.paths = tuple(unit.path for unit in views[0].units)
-        self._check_flattened(result, views)
+        self._check_images(result, views)
         self._learn(result)
         for pair in result.pairs:
             self._emit(pair)
@@ -118,31 +119,13 @@ class Bridge:
         new = self.rules.rename(path)
         return path if new is None else new
 
-    def _check_flattened(self, result: Result, views: tuple[View, View]) -> None:
-        """Ask of linears that read a flattened image, unless a rule says how it is flattened."""
-        pairs = [
-            pair
-            for pair in soundness.flattened(result.pairs, *views)
-            if not any(
-                order.axis == "in"
-                and all(
-                    not pattern or matches(pattern, unit.path)
-                    for pattern, unit in ((order.source, pair.source), (order.target, pair.target))
-                )
-                for order in self.rules.orders
-            )
+    def _check_images(self, result: Result, views: tuple[View, View]) -> None:
+        """Ask of axes that may be a flattened image, unless a rule says how it is flattened."""
+        self.found.problems += [
+            flatten.asked(image, first=views[0].channels == "first")
+            for image in images(result.pairs, *views)
+            if not flatten.is_told(image, self.rules)
         ]
-        for pair in pairs:
-            text = (
-                "its inputs look like a flattened image, which has its channels in another place there, "
-                "so that the same numbers come in another order"
-            )
-            first, last = ("c=.. h=.. w=..", "h w c") if views[0].channels == "first" else ("h=.. w=.. c=..", "c h w")
-            hint = (
-                f'say the sizes with [[order]] source = "{pair.source.path}" axis = "in" '
-                f'source_axes = "{first}" target_axes = "{last}", or the same axes on both sides if it is not one'
-            )
-            self.found.problems.append(PlanProblem("ambiguous", _paths(pair), text, hint))
 
     # ---------------------------------------------------------------- pairs
 
@@ -321,6 +304,11 @@ def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignmen
         whole = f"{right.path}/{piece.name}" if right.path else piece.name
         if new is None or new in (*right.roles.values(), whole):
             continue
+        if len(left.pieces) == len(right.pieces) == 1 and new in (
+            right.path,
+            f"{right.key(right.pieces[0])}/{piece.name}",
+        ):
+            continue  # an array that is a layer on the other side, called by its own key
         text = (
             f"the rule calls it {new!r}, but it is part of {a_kind(left.kind)}, which goes as a whole to {right.path!r}"
         )

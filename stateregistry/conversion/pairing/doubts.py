@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from stateregistry.alignment.spelling import same
 from stateregistry.alignment.view import NAMES
 from stateregistry.conversion.planning.joint import axis_config
 from stateregistry.conversion.rules.patterns import covers
@@ -101,7 +102,8 @@ def crossing(pair: EntryPair, source: Side, target: Side) -> str:
     alone, is of its kind for a reason.
     """
     key, other = source.canonical(pair.source), target.canonical(pair.target)
-    if key is None or other is None or pair.evidence not in _ONE_PATH or pair.grade != "certain":
+    one_path = pair.evidence in _ONE_PATH or same(pair.source) == same(pair.target)
+    if key is None or other is None or not one_path or pair.grade != "certain":
         return ""
     mine, its = source.entries[key], target.entries[other]
     if mine.kind is its.kind or mine.inferred or its.inferred:

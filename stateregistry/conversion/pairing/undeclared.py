@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from stateregistry import plugins
+from stateregistry.alignment.spelling import split_words
 from stateregistry.conversion.pairing.pairs import EntryPair
 from stateregistry.layers import axes
 from stateregistry.layers.infer import readings_of
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from stateregistry.conversion.side import Side
     from stateregistry.entry import Entry
     from stateregistry.layers.vocabulary import Dialect, Holder, Layer
+
+
+_RECURRENT: Final = frozenset({"rnn", "gru", "lstm"})
+#: One of these is in the name of some array of a recurrent layer: what reads the state that it keeps.
+_STATE: Final = frozenset({"ih", "hh", "hidden", "recurrent", "state", "rec", "gate", "gates", "cell", "h"})
 
 
 @final
@@ -171,7 +177,10 @@ def _entry(side: Side, holder: Holder, name: str) -> Entry | None:
 def _kinds_by_rank(ranks: Mapping[str, int]) -> tuple[str, ...]:
     """The kinds whose roles account for arrays of these ranks, one each; a norm of more than one axis is none of them."""
     found = []
+    words = {word for name in ranks for word in split_words(name)}
     for kind, essential in ESSENTIAL.items():
+        if kind in _RECURRENT and not words & _STATE:
+            continue  # what has a matrix and two vectors, or two matrices, is most often no recurrent layer
         rows = _by_rank(kind, ranks)
         roles = {role for role, _, _ in rows}
         flat = not kind.endswith("_norm") or max(ranks.values(), default=0) <= 1

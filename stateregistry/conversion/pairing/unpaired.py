@@ -54,10 +54,13 @@ class Unpaired:
         )
         whole = explain.at_once(*views, apart) if uneven else ""
         questions = [question for question in result.questions if not whole or question not in uneven]
-        self._open_questions(questions)
+        self._open_questions(questions, views)
         if whole:
             left = apart
-        if not result.by_name and not whole:
+        elif not result.by_name:
+            if left[0] and left[1] and (size := explain.one_size(left)):
+                self._differing(left, size)
+                return
             left = self._entangled(left, views)
         if not (left[0] or left[1]):
             return
@@ -70,13 +73,16 @@ class Unpaired:
                 self.found.problems.append(PlanProblem("structure", keys, text, hint))
             self.explain(*left)
         elif many and texts:
-            for number, name in ((0, "unexpected"), (1, "missing")):
-                if left[number]:
-                    keys = tuple(unit.path for unit in left[number])
-                    shown = keys if len(keys) <= _FEW else (keys[0], "...", keys[-1])
-                    hint = f"name them with rules, or allow {name!r}"
-                    self.found.problems.append(PlanProblem(name, shown, "; ".join(texts), hint))
-            self.explain(*left)
+            self._differing(left, "; ".join(texts))
+
+    def _differing(self, left: tuple[Sequence[Unit], Sequence[Unit]], text: str) -> None:
+        """Say what is left over once for either side, as what the caller may allow."""
+        for number, name in ((0, "unexpected"), (1, "missing")):
+            if left[number]:
+                keys = tuple(unit.path for unit in left[number])
+                shown = keys if len(keys) <= _FEW else (keys[0], "...", keys[-1])
+                self.found.problems.append(PlanProblem(name, shown, text, f"name them with rules, or allow {name!r}"))
+        self.explain(*left)
 
     def _entangled(
         self, left: tuple[list[Unit], list[Unit]], views: tuple[View, View]
@@ -113,12 +119,29 @@ class Unpaired:
     def _held(self, number: int, key: str) -> bool:
         return self.rules.drops_source(key) if number == 0 else self.rules.holds_target(key)
 
-    def _open_questions(self, questions: Sequence[Question]) -> None:
+    def _open_questions(self, questions: Sequence[Question], views: tuple[View, View]) -> None:
         asking = [
             question
             for question in questions
             if not all(self.rules.drops_source(key) for unit in question.sources for key in unit.keys)
         ]
-        self.found.problems += asked(asking)
+        self.found.problems += asked(asking, views)
         for question in asking:
             self.explain(question.sources, question.targets)
+        self._hanging()
+
+    def _hanging(self) -> None:
+        """What would go into an array of which a question leaves a part open, or come from one, waits for its answer too."""
+        explained = self.found.explained
+        more = True
+        while more:
+            more = False
+            for pair in self.found.layers:
+                keys = [
+                    {side.canonical(key) or key for key in layer.roles.values()}
+                    for side, layer in zip(self.sides, (pair.source, pair.target), strict=True)
+                ]
+                for number in (0, 1):
+                    if keys[1 - number] & explained[1 - number] and not keys[number] <= explained[number]:
+                        explained[number].update(keys[number])
+                        more = True

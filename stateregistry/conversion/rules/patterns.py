@@ -7,12 +7,26 @@ or more segments. A dotted pattern is understood. Knows no rule tables and no mo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 
 from stateregistry.errors import RuleError
 
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)([+-]\d+)?(\.\.\.)?\}")
+
+
+#: How a path begins that a proposed rule leaves to be written.
+_OPEN = ("<one of: ", "<if so: ")
+
+
+def open_text(paths: Collection[str]) -> str:
+    """What stands in a proposed rule where nothing speaks for one of these paths: no path, so that it has to be completed."""
+    return f"{_OPEN[len(paths) == 1]}{', '.join(paths)}>"
+
+
+def left_open(text: str) -> str:
+    """The paths among which a proposed rule has to be completed, empty for a text that is a path."""
+    return text.partition(": ")[2].removesuffix(">") if text.startswith(_OPEN) and text.endswith(">") else ""
 
 
 def names_in(pattern: str) -> set[str]:

@@ -155,6 +155,12 @@ def _undivided(piece: Piece) -> set[str]:
     return {atom.name for group in axes.parse(piece.axes) for atom in group.atoms if not (atom.many or atom.reverse)}
 
 
+def _whole_axes(piece: Piece) -> set[str]:
+    """The axes of a piece whose members a rule may number in another order: also beside one that holds several roles."""
+    groups = [group for group in axes.parse(piece.axes) if not group.parts]
+    return {atom.name for group in groups for atom in group.atoms if not (atom.many or atom.reverse)}
+
+
 def refined(pattern: str, axis: str, atoms: str) -> str:
     """A pattern with one of its axes taken apart."""
     words: list[str] = []
@@ -192,10 +198,10 @@ def _taken_apart(layer: Layer, order: Order, atoms: str) -> Layer | None:
     """A layer whose pieces have the axis in parts, `None` where none of them has it."""
     if not atoms:
         return layer
-    if not any(order.axis in _undivided(piece) for piece in layer.pieces):
+    if not any(order.axis in _whole_axes(piece) for piece in layer.pieces):
         return None
     pieces = tuple(
-        replace(piece, axes=refined(piece.axes, order.axis, atoms)) if order.axis in _undivided(piece) else piece
+        replace(piece, axes=refined(piece.axes, order.axis, atoms)) if order.axis in _whole_axes(piece) else piece
         for piece in layer.pieces
     )
     return replace(layer, pieces=pieces)

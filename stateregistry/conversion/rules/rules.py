@@ -54,7 +54,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
-from stateregistry.conversion.rules.patterns import apply, covers, names_in, prefixes, slashed
+from stateregistry.conversion.rules.patterns import apply, covers, left_open, names_in, prefixes, slashed
 from stateregistry.errors import AxesError, FileMissingError, RuleError
 from stateregistry.layers import axes
 from stateregistry.layers.vocabulary import ROLES
@@ -263,12 +263,21 @@ class Rules:
                 except AxesError as error:
                     raise RuleError(f"{where}: [[layout]] {layout.source!r}: {error.message}") from error
         for rename in rules.renames:
+            rules._check_complete(rename)
             rules._check_captures(rename)
         for order in rules.orders:
             rules._check_order(order)
         for split in (*rules.splits, *(Split(join.target, join.axis, join.axes, join.sources) for join in rules.joins)):
             rules._check_split(split)
         return rules
+
+    def _check_complete(self, rename: Rename) -> None:
+        for mine, other in ((rename.source, rename.target), (rename.target, rename.source)):
+            if paths := left_open(mine):
+                message = f"{self.where}: the rename of {other!r} is not complete: it names no path but {mine!r}"
+                raise RuleError(
+                    message, keys=(other,), expected=paths, found=mine, hint=f"write the right one: {paths}"
+                )
 
     def _check_captures(self, rename: Rename) -> None:
         captured, used = names_in(rename.source), names_in(rename.target)
@@ -289,6 +298,10 @@ class Rules:
         where = f"{self.where}: [[order]] {order.source or order.target!r}"
         if not (order.source or order.target):
             raise RuleError(f"{self.where}: an [[order]] names no layer", hint="give its path as source or target")
+        for text in (order.source_axes, order.target_axes):
+            if "=.." in text:
+                hint = "write the sizes of the image in place of the dots, as in 'c=64 h=7 w=7'"
+                raise RuleError(f"{where} is not complete: {text!r} has no sizes", keys=(order.source,), hint=hint)
         source, target = (self._divided(where, text) for text in (order.source_axes, order.target_axes))
         if source.parts or target.parts:
             raise RuleError(

@@ -90,12 +90,17 @@ def paired(plan: Plan) -> dict[str, str]:
 
 
 def _owners(side: Side) -> dict[str, str]:
-    """Entry -> path of the one layer that it belongs to; an entry of several layers has none."""
+    """Entry -> path of the one layer that it belongs to, by its own name where others are tied to it; else it has none."""
     found: dict[str, set[str]] = {}
+    own: dict[str, set[str]] = {}
     for layer in side.layers:
         for key in layer.roles.values():
-            found.setdefault(side.canonical(key) or key, set()).add(layer.path)
-    return {key: next(iter(paths)) for key, paths in found.items() if len(paths) == 1}
+            canonical = side.canonical(key) or key
+            found.setdefault(canonical, set()).add(layer.path)
+            if canonical == key:
+                own.setdefault(key, set()).add(layer.path)
+    best = {key: paths if len(paths) == 1 else own.get(key, paths) for key, paths in found.items()}
+    return {key: next(iter(paths)) for key, paths in best.items() if len(paths) == 1}
 
 
 # -------------------------------------------------------------------- shortening
@@ -129,7 +134,7 @@ def _generalised(pairs: Mapping[str, str]) -> list[tuple[Rename, list[Rename]]]:
     found: list[tuple[Rename, list[Rename]]] = []
     for group in groups.values():
         plain = [Rename(source, target) for source, target in group]
-        rule = _one(group) if len(group) > 1 else None
+        rule = general(group) if len(group) > 1 else None
         found += [(rule, plain)] if rule is not None else [(each, [each]) for each in plain]
     return found
 
@@ -139,8 +144,8 @@ def _numbers(paths: Iterable[str]) -> list[tuple[int, ...]]:
     return list(zip(*((int(text) for text in _NUMBER.findall(path)) for path in paths), strict=True))
 
 
-def _one(group: Sequence[tuple[str, str]]) -> Rename | None:
-    """One rename for pairs of one form, `None` where their numbers do not run alike."""
+def general(group: Sequence[tuple[str, str]]) -> Rename | None:
+    """One rename for pairs of paths of one form, `None` where their numbers do not run alike."""
     left, right = _numbers(source for source, _ in group), _numbers(target for _, target in group)
     running = [number for number, column in enumerate(left) if len(set(column)) > 1]
     fields_left: dict[int, str] = {}
@@ -213,6 +218,9 @@ def _holds(renames: Sequence[Rename], pairs: Mapping[str, str], plan: Plan, *, w
     try:
         rules = prepared(plan.source, plan.target, Rules(tuple(renames))).rules
         said = {path: rules.rename(path) for path in pairs}
+        open_ = {path for problem in plan.problems for path, _ in problem.candidates} - pairs.keys()
+        if any(rules.rename(path) is not None for path in open_):
+            return False  # of what is still asked, no answer that was given elsewhere says anything
     except RuleError:
         return False
     return all(new == pairs[path] or (new is None and (not whole or path == pairs[path])) for path, new in said.items())

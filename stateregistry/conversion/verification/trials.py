@@ -17,16 +17,19 @@ import numpy as np
 from stateregistry import plugins
 from stateregistry.conversion.execution import conditions
 from stateregistry.conversion.execution.converted import Converted
+from stateregistry.conversion.pairing import flatten
 from stateregistry.conversion.planning.plan import Plan
 from stateregistry.conversion.rules.patterns import covers
-from stateregistry.conversion.rules.rules import Rename, Rules
+from stateregistry.conversion.rules.rules import Order, Rename, Rules
 from stateregistry.conversion.verification import gaps
 from stateregistry.conversion.verification.following import Followed, follow, noise, watched
 from stateregistry.errors import AmbiguousAlignment, PlanError, StateError, UnsupportedError
+from stateregistry.layers import axes
 
 if TYPE_CHECKING:
     from stateregistry.conversion.verification.gaps import Gap
     from stateregistry.layers.calls import Call
+    from stateregistry.layers.vocabulary import Layer
     from stateregistry.registry import StateRegistry
 
 #: So many plans are made, and so many of them tried, at most.
@@ -83,17 +86,22 @@ def decided(
     """
     source, _, inputs = forward
     args = inputs if isinstance(inputs, tuple) else (inputs,)
-    first = planned(rules)
+    asked = planned(rules)
+    if there is not None:
+        planned = _in_plain_order(planned)
+    first = planned(rules) if flatten.plain(asked.problems) else asked
     followed = _followed(first, planned, rules, here, there, forward, tolerance)
     if followed is None:
         candidates = list(_candidates(first, planned, rules))
         bench = _Bench(here, there, forward[1], args, source(*args))
         tried = [bench.tried(one) for one in candidates]
     else:
-        said = replace(rules, renames=(*rules.renames, *followed.found.answers))
-        candidates = list(_candidates(followed.found.plan, planned, said, followed.found.answers))
         bench = _Bench(here, there, forward[1], args, followed.expected)
-        tried = [bench.tried(one) for one in candidates]
+        tried = _borne_out(first, planned, rules, bench, followed)
+        if not any(one.agrees(tolerance) for one in tried):
+            again = _followed(first, planned, rules, here, there, forward, tolerance, alike=False)
+            if again is not None and again.found.answers != followed.found.answers:
+                followed, tried = again, _borne_out(first, planned, rules, bench, again)
         if not any(one.agrees(tolerance) for one in tried):
             # Activations may have said nothing, or something wrong: few candidates are all tried.
             with contextlib.suppress(AmbiguousAlignment):
@@ -101,14 +109,33 @@ def decided(
                 followed = None
     agreeing = [one for one in tried if one.agrees(tolerance)]
     if not agreeing:
-        _refuse(first, tried, "the outputs of none of them agree" if first.problems else "the outputs do not agree")
+        _refuse(asked, tried, "the outputs of none of them agree" if first.problems else "the outputs do not agree")
     near = [one for one in tried if one.gap is not None and tolerance < one.gap.share <= _CLEAR * tolerance]
     if near:
-        _refuse(first, tried, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
+        _refuse(asked, tried, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
     blind = bench.blind(agreeing, tolerance, followed.found.tried if followed is not None else ())
+    blind += bench.unordered(agreeing[0].plan, _supposed(agreeing[0].plan, rules), tolerance)
     if blind:
-        _refuse(first, tried, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
-    return _told(agreeing, followed.found.tied if followed is not None else frozenset())
+        _refuse(asked, tried, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
+    return _told(
+        agreeing, followed.found.tied if followed is not None else frozenset(), _supposed(agreeing[0].plan, rules)
+    )
+
+
+def _in_plain_order(planned: Callable[[Rules], Plan]) -> Callable[[Rules], Plan]:
+    """Plans in which what may be a flattened image is none: its numbers come in one order. Outputs decide whether they do."""
+
+    def plan(rules: Rules) -> Plan:
+        made = planned(rules)
+        orders = tuple(order for _, order in flatten.plain(made.problems))
+        return planned(replace(rules, orders=(*rules.orders, *orders))) if orders else made
+
+    return plan
+
+
+def _supposed(plan: Plan, rules: Rules) -> tuple[Order, ...]:
+    """The orders that a plan supposes and nobody said."""
+    return tuple(order for order in plan.rules.orders if order not in rules.orders)
 
 
 # -------------------------------------------------------------------- what activations say
@@ -131,6 +158,8 @@ def _followed(
     there: StateRegistry | None,
     forward: Forward,
     tolerance: float,
+    *,
+    alike: bool = True,
 ) -> _Followed | None:
     """What activations say of the questions of a plan; `None` where there are none, or where a model cannot be watched."""
     if there is None or not any(problem.answers for problem in first.problems):
@@ -143,8 +172,17 @@ def _followed(
     if seen is None:
         return None
     bench = _Bench(here, there, function, args, seen[1])
-    found = follow(planned, rules, first, seen, bench.watched, tolerance)
+    found = follow(planned, rules, first, seen, bench.watched, tolerance, alike=alike)
     return _Followed(found, seen[1])
+
+
+def _borne_out(
+    first: Plan, planned: Callable[[Rules], Plan], rules: Rules, bench: _Bench, followed: _Followed
+) -> list[_Tried]:
+    """What comes of the answers that activations gave, with every answer to what they left open."""
+    said = replace(rules, renames=(*rules.renames, *followed.found.answers))
+    candidates = list(_candidates(followed.found.plan, planned, said, followed.found.answers))
+    return [bench.tried(one) for one in candidates]
 
 
 # -------------------------------------------------------------------- candidates
@@ -262,6 +300,26 @@ class _Bench:
             raise UnsupportedError(message, hint="say the pairing with [[rename]] rules, and leave forward= out")
         return made
 
+    def unordered(self, plan: Plan, orders: Sequence[Order], tolerance: float) -> list[str]:
+        """The axes whose order a plan supposes that outputs do not depend on: any order agrees for these inputs."""
+        if self.there is None or not orders:
+            return []
+        first = self._outputs(plan)
+        found = []
+        for order in orders:
+            values = _values(plan, self.here, self.there)
+            for layer in _layers_of(plan, order):
+                for piece in layer.pieces:
+                    key = plan.target.canonical(layer.key(piece))
+                    names = [[atom.name for atom in group.atoms] for group in axes.parse(piece.axes)]
+                    place = next((at for at, each in enumerate(names) if order.axis in each), None)
+                    if key in values and place is not None:
+                        values[key] = np.flip(values[key], place)
+            gap = gaps.outputs(first, self._run(self._copy().replace(values).unwrap()))
+            if gap.share <= _CLEAR * tolerance:
+                found.append(f"the order of the {order.axis!r} axis of {order.source}")
+        return found
+
     def blind(self, agreeing: Sequence[_Tried], tolerance: float, tried: Sequence[str] = ()) -> list[str]:
         """Layers that candidates which agree fill from elsewhere, and those that were tried, which outputs do not depend on."""
         plans = [one.plan for one in agreeing]
@@ -282,6 +340,22 @@ class _Bench:
             if gap.share <= _CLEAR * tolerance:
                 found.append(name)
         return found
+
+
+def _layers_of(plan: Plan, order: Order) -> list[Layer]:
+    """The layers of the target that have what a rule of order says of one of the source."""
+    keys = {
+        plan.source.canonical(key) or key
+        for layer in plan.source.layers
+        if layer.path == order.source
+        for key in layer.roles.values()
+    }
+    filled = {move.target for move in plan.moves for feed in move.sources if feed.key in keys}
+    return [
+        layer
+        for layer in plan.target.layers
+        if any((plan.target.canonical(key) or key) in filled for key in layer.roles.values())
+    ]
 
 
 def _values(plan: Plan, here: StateRegistry, there: StateRegistry) -> dict[str, np.ndarray]:
@@ -316,9 +390,19 @@ def _in_question(plans: Sequence[Plan], results: Sequence[Converted]) -> Mapping
 # -------------------------------------------------------------------- the answer
 
 
-def _told(agreeing: Sequence[_Tried], tied: frozenset[str]) -> Plan:
+def _told(agreeing: Sequence[_Tried], tied: frozenset[str], orders: Sequence[Order]) -> Plan:
     """The plan of the first that agrees, with what it rests on."""
     one = agreeing[0]
+    if orders:
+        plain = f"; its numbers come in one order on both sides, as the outputs agree: they differ by {one.gap}"
+        paths = [order.source for order in orders]
+        moves = tuple(
+            replace(move, evidence=f"{move.evidence}{plain}")
+            if any(covers(path, feed.key) for path in paths for feed in move.sources)
+            else move
+            for move in one.plan.moves
+        )
+        one = replace(one, plan=replace(one.plan, moves=moves))
     if not one.answers:
         return one.plan
     evidence = f"the outputs agree: they differ by {one.gap}"
@@ -345,7 +429,11 @@ def _refuse(plan: Plan, tried: Sequence[_Tried], why: str) -> None:
     keys = tuple(dict.fromkeys(key for problem in plan.problems for key in problem.keys))
     if plan.problems:
         message = f"{len(tried)} candidates were tried, and {why}; nothing was written\n{lines}"
-        raise AmbiguousAlignment(message, plan=plan, keys=keys, hint="say the pairing with [[rename]] rules")
+        images = [problem.hint for problem, _ in flatten.plain(plan.problems)]
+        hint = "; ".join(
+            ["say the pairing with [[rename]] rules", *images] if len(images) < len(plan.problems) else images
+        )
+        raise AmbiguousAlignment(message, plan=plan, keys=keys, hint=hint)
     message = f"{why}; nothing was written\n{lines}"
     hint = (
         "sr.verify(..., plan=plan, forward=...) after a conversion without forward= names the first layer that departs"

@@ -1,0 +1,172 @@
+"""Repeated: what one side has more often than the other: a list that is longer, or a part that the other side has not at all.
+
+Lists are told by the numbers in paths, and what they hold by colours, so that the other side may hold the same in lists of
+other names or in none. Only what accounts for every difference in number is said. Reads views.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from stateregistry.alignment.colours import Colour
+from stateregistry.alignment.containers import counted_name
+from stateregistry.alignment.lexicon import words
+from stateregistry.alignment.model import Unit, View
+from stateregistry.alignment.spelling import tokens
+
+_SIDES = ("source", "target")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _List:
+    """What is counted under one name.
+
+    Attributes:
+        count: how often it is there. held: what its repetitions hold, what most of them do first. units: all of that.
+        alike: all of them hold the same, and they are in no other list.
+    """
+
+    name: str
+    count: int
+    held: tuple[Counter[Colour], ...]
+    units: frozenset[int]
+    alike: bool
+
+    def __str__(self) -> str:
+        return f"{self.count} {'repetition' if self.count == 1 else 'repetitions'} of `{self.name}`"
+
+
+def repeated(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The list or the part that one side has more often, if that accounts for all that is left; empty where none does."""
+    views = source, target
+    if not left[0] and not left[1]:
+        return ""
+    lists = [_lists(_main(view)) for view in views]
+    counts = [Counter(unit.colour for unit in _main(view)) for view in views]
+    apart = Counter({c: counts[0][c] - counts[1][c] for c in counts[0] | counts[1] if counts[0][c] != counts[1][c]})
+    return (
+        _longer(lists, apart)
+        or _more_of_the_same(lists, apart, richer=True)
+        or _part(views, apart)
+        or _more_of_the_same(lists, apart, richer=False)
+        or _covering(lists, left)
+        or _largest(views, lists)
+    )
+
+
+def _main(view: View) -> list[Unit]:
+    return [unit for unit in view.units if not unit.spare]
+
+
+def _lists(units: Sequence[Unit]) -> list[_List]:
+    """The lists of a side, those that hold most first. What is counted may be a single layer."""
+    groups: dict[str, dict[tuple[tuple[str, int | None], ...], list[Unit]]] = {}
+    for unit in units:
+        for end, token in enumerate(unit.tokens, 1):
+            if token.number is not None:
+                path = unit.tokens[:end]
+                members = groups.setdefault(counted_name(path), {})
+                members.setdefault(tuple(each.same for each in path), []).append(unit)
+    found = []
+    for name, items in groups.items():
+        held = Counter(frozenset(Counter(unit.colour for unit in item).items()) for item in items.values())
+        kinds = tuple(Counter(dict(each)) for each, _ in held.most_common())
+        inside = frozenset(id(unit) for item in items.values() for unit in item)
+        whole = len(held) == 1 and all(sum(number is not None for _, number in path) == 1 for path in items)
+        found.append(_List(name, len(items), kinds, inside, whole))
+    return sorted(found, key=lambda each: -each.held[0].total())
+
+
+def _longer(lists: Sequence[Sequence[_List]], apart: Counter[Colour]) -> str:
+    """A list of both sides that holds the same and is not as long."""
+    for one in lists[0]:
+        for two in lists[1]:
+            more = one.count - two.count
+            alike = more and any(held in two.held for held in one.held)
+            if alike and any(apart == _times(held, more) for held in (*one.held, *two.held)):
+                name = "" if one.name == two.name else f" of `{two.name}`"
+                return f"the source has {one}, the target has {two.count}{name}"
+    return ""
+
+
+def _more_of_the_same(lists: Sequence[Sequence[_List]], apart: Counter[Colour], *, richer: bool) -> str:
+    """A list of the side that has more, or of the other, where the other has what it holds in no list."""
+    for number, side in enumerate(lists):
+        for each in side:
+            for held in each.held:
+                colour, size = next(iter(held.items()))
+                more = (-apart[colour] if number else apart[colour]) // size
+                if not more or each.count <= more or apart != _times(held, -more if number else more):
+                    continue
+                if (more > 0) is not richer or not (richer or (each.alike and held.total() > 1)):
+                    continue
+                here, there = _SIDES[number], _SIDES[1 - number]
+                rest = each.count - more
+                return f"the {here} has {each}, the {there} has what {rest} of them {'holds' if rest == 1 else 'hold'}"
+    return ""
+
+
+def _times(colours: Counter[Colour], factor: int) -> Counter[Colour]:
+    return Counter({colour: count * factor for colour, count in colours.items()})
+
+
+def _part(views: tuple[View, View], apart: Counter[Colour]) -> str:
+    """A container that one side has and the other has not."""
+    signs = {count > 0 for count in apart.values()}
+    if len(signs) != 1:
+        return ""
+    number = 0 if signs == {True} else 1
+    wanted = Counter({colour: abs(count) for colour, count in apart.items()})
+    units, others = _main(views[number]), _main(views[1 - number])
+    held: dict[str, list[Unit]] = {}
+    for unit in units:
+        steps = unit.path.split("/")
+        for end in range(1, len(steps)):
+            held.setdefault("/".join(steps[:end]), []).append(unit)
+    found: dict[int, str] = {}
+    for path, members in held.items():
+        if len(members) < len(units) and Counter(unit.colour for unit in members) == wanted:
+            found.setdefault(id(members[0]), path)  # of one inside the other with nothing beside it, the outer one
+    if len(found) > 1:  # what has a name there has its place there
+        there = words(token for unit in others for token in tokens(unit.path.rpartition("/")[0]))
+        named = {place: words(tokens(path)) for place, path in found.items()}
+        found = {place: path for place, path in found.items() if named[place] and not named[place] & there} or found
+    names = ", ".join(f"`{path}`" for path in found.values())
+    here, other = _SIDES[number], _SIDES[1 - number]
+    if len(found) == 1:
+        return f"the {here} has {names}, and the {other} nothing that corresponds"
+    return f"the {here} has one more of {names} than the {other}" if found else ""
+
+
+def _covering(lists: Sequence[Sequence[_List]], left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """A list of either side that holds all that is left of it, and not as often as that of the other."""
+    if not left[0] or not left[1]:
+        return ""
+    found = []
+    for side, units in zip(lists, left, strict=True):
+        loose = {id(unit) for unit in units}
+        found.append(next((each for each in reversed(side) if each.alike and loose <= each.units), None))
+    one, two = found
+    if one is None or two is None or one.count == two.count:
+        return ""
+    return f"the source has {one}, the target has {two.count} of `{two.name}`"
+
+
+def _largest(views: tuple[View, View], lists: Sequence[Sequence[_List]]) -> str:
+    """The list that holds most of either side, if its repetitions are mostly of the same colours and not as many."""
+    found = []
+    for view, side in zip(views, lists, strict=True):
+        alike = [each for each in side if each.count > 1 and each.alike]
+        each = max(alike, key=lambda one: len(one.units), default=None)
+        if each is None or 2 * len(each.units) <= len(_main(view)):
+            return ""
+        found.append(each)
+    one, two = found
+    both, either = one.held[0].keys() & two.held[0].keys(), one.held[0].keys() | two.held[0].keys()
+    if one.count == two.count or 2 * len(both) < len(either):
+        return ""
+    return f"the source has {one}, the target has {two.count} of `{two.name}`"
