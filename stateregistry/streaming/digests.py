@@ -18,7 +18,7 @@ from stateregistry.streaming.disk import File
 #: What stands where a digest will be.
 NONE_YET = "0" * 32
 #: Bytes that are read at once where a file is only hashed.
-STEP = 1 << 22
+STEP = 1 << 20
 
 
 def start(dtype: str, shape: tuple[int, ...]) -> xxhash.xxh3_128:

@@ -7,10 +7,11 @@ Imports the errors and NumPy.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import final
@@ -233,6 +234,25 @@ class File:
                 raise failure(self.path, "writing", OSError(errno.ENOSPC, "nothing more could be written"))
             done += count
 
+    def write_rows(self, raw: np.ndarray, span: int, offsets: Iterable[int]) -> None:
+        """Write flat bytes in stretches of `span`, each at its own offset.
+
+        Raises:
+            FileAccessError: writing failed.
+        """
+        view, handle, pwrite = raw.data, self._handle, os.pwrite
+        at = 0
+        for offset in offsets:
+            try:
+                if before is not None:
+                    before("write")
+                count = pwrite(handle, view[at : at + span], offset) if span <= _STEP else 0
+            except OSError as error:
+                raise failure(self.path, "writing", error) from error
+            if count != span:  # a signal or a network share cut it short
+                self.write(raw[at + count : at + span], offset + count)
+            at += span
+
     def empty(self) -> None:
         """Take everything out of it.
 
@@ -259,6 +279,12 @@ class File:
             if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 return  # a file system without: running out of room is then said by a write
             raise failure(self.path, f"reserving {size:,} bytes", error) from error
+
+    def advise(self, offset: int, size: int) -> None:
+        """Let the disk fetch what will be read a little here and there, in one go. A hint."""
+        if self._remote is None:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._handle, offset, size, os.POSIX_FADV_WILLNEED)
 
     def hurry(self, offset: int, size: int) -> None:
         """Let the disk begin with bytes that were written, so that the sync at the end has less to wait for. A hint."""

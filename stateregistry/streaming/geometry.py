@@ -2,8 +2,8 @@
 
 A move between two layouts is a set of groups. Each says, for every element of a part of the target, how far apart
 neighbours lie in the target and in each source; nothing else is needed to move it in pieces of any size. Windows of a
-target are dense and in order, so that they are written in one piece and hashed on the way. Where that would read a few
-bytes here and there, `boxes` follow the source instead. Pure arithmetic: touches no array and no file.
+target are dense and in order, so that they are written in one piece and hashed on the way. Pure arithmetic: touches no
+array and no file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-#: Reads of fewer bytes than this cost more for the call than for the bytes.
-_PIECE = 1024
-#: Of so few elements, reading twice as many costs less than a call for each stretch; of more, it would cost memory.
-_FEW = 1 << 18
+#: What reading one stretch costs, in bytes that could be copied meanwhile: from a file, and over a network.
+READ, ASK = 1 << 13, 1 << 20
 
 
 @final
@@ -187,51 +185,29 @@ class Reading:
     reads: int
 
 
-def reading(one: Group, feed: int) -> Reading:
-    """The cheapest way to read what a group takes from a source, without reading much more than that."""
+def reading(one: Group, feed: int, width: int, room: int, call: int = READ) -> Reading:
+    """The cheapest way to read what a group takes from a source into at most `room` bytes, which hold its elements.
+
+    Args:
+        width: bytes of an element. call: what a read costs, in bytes.
+    """
     axes = one.axes
     steps = [axis.ins[feed] for axis in axes]
     base = one.feeds[feed][1] + sum(min(0, step * (axis.n - 1)) for axis, step in zip(axes, steps, strict=True))
     order = sorted(range(len(axes)), key=lambda number: -abs(steps[number]))
-    count = one.count
+    best, least = None, 0
     reads = 1
     for cut in range(len(order) + 1):
         inner = order[cut:]
         span = 1 + sum(abs(steps[number]) * (axes[number].n - 1) for number in inner)
         if cut:
             reads *= axes[order[cut - 1]].n
-        if span * reads <= (2 * count if count < _FEW else count + count // 4) or cut == len(order):
-            return Reading(base, tuple(order[:cut]), tuple(inner), span, reads)
-    raise AssertionError("the last cut is always taken")
-
-
-def follows_source(one: Group, limit: int, width: int) -> bool:
-    """Whether dense windows of a target would be read in too small pieces, so that `boxes` are cheaper."""
-    if len(one.feeds) != 1 or one.count <= limit or one.count != one.reach:
-        return False
-    first = next(windows(Window(one.out, one.count, (one,)), limit))
-    piece = first.count * width // reading(first.groups[0], 0).reads
-    if piece >= _PIECE:
-        return False
-    box = next(boxes(one, limit))
-    return box.count * width // runs(box)[0] > 2 * piece
-
-
-def boxes(one: Group, limit: int) -> Iterator[Group]:
-    """Cut a group into parts of at most `limit` elements, in the order of its first source."""
-    if one.count <= limit:
-        yield one
-        return
-    number = max(range(len(one.axes)), key=lambda axis: abs(one.axes[axis].ins[0]))
-    n = one.axes[number].n
-    step = max(1, limit // (one.count // n))
-    for start in range(0, n, step):
-        part = one.part(number, start, min(step, n - start))
-        if part.count <= limit:
-            yield part
-        else:
-            thin = replace(part, axes=part.axes[:number] + part.axes[number + 1 :])
-            yield from boxes(thin, limit)
+        nbytes = span * reads * width
+        cost = nbytes + reads * call
+        if (nbytes <= room or cut == len(order)) and (best is None or cost < least):
+            best, least = Reading(base, tuple(order[:cut]), tuple(inner), span, reads), cost
+    assert best is not None  # the last cut is always taken
+    return best
 
 
 def runs(one: Group) -> tuple[int, int]:
@@ -242,3 +218,16 @@ def runs(one: Group) -> tuple[int, int]:
             break
         length *= axis.n
     return one.count // length, length
+
+
+def starts(one: Group) -> Iterator[int]:
+    """Where in the target the stretches of a group begin, in the order of its elements."""
+    number, _ = runs(one)
+    outer = []
+    for axis in one.axes:
+        if number == 1:
+            break
+        outer.append(axis)
+        number //= axis.n
+    for place in itertools.product(*(range(0, axis.n * axis.out, axis.out) for axis in outer)):
+        yield one.out + sum(place)

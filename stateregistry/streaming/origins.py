@@ -1,7 +1,7 @@
 """Where a value is taken from: a place in a file, memory, or the parts that several processes have written of it.
 
 Plain data that can be pickled. A value in parts is read as if it lay in one piece: a stretch of it, counted in C order, is
-found in the parts, without putting the whole together. Imports NumPy.
+found in the parts, without putting the whole together.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
-
-import numpy as np
+from typing import TYPE_CHECKING, final
 
 from stateregistry.entry import DTYPES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Extents = tuple[tuple[int, int], ...]
 

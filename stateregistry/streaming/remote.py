@@ -12,13 +12,12 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-import numpy as np
-import xxhash
-
 from stateregistry import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 INSTALL: Final = "pip install 'stateregistry[remote]'"
@@ -78,7 +77,7 @@ def asked(url: str, what: str, question: Callable[[], Any], /) -> Any:
     except errors.StateError:
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and _says_so(error.__cause__):
+        if _told_missing(error) or (isinstance(error, FileNotFoundError) and _says_so(error.__cause__)):
             raise errors.FileMissingError(f"{url}: there is no such file", hint="check the URL") from error
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
         message = f"{url}: {what} failed: {type(error).__name__}: {str(error)[:300]}"
@@ -87,11 +86,20 @@ def asked(url: str, what: str, question: Callable[[], Any], /) -> Any:
 
 def _says_so(cause: BaseException | None) -> bool:
     """Whether a file is missing, and not a server that cannot be reached: fsspec says the same of both over http."""
-    return cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in (404, 410)
+    if cause is None or isinstance(cause, FileNotFoundError) or _told_missing(cause):
+        return True
+    return getattr(cause, "status", 0) in (404, 410)
+
+
+def _told_missing(error: BaseException) -> bool:
+    """Whether a server answered that there is nothing: hf:// says so of a directory that is not there."""
+    return getattr(getattr(error, "response", None), "status_code", 0) in (404, 410)
 
 
 def stamp_of(info: dict[str, Any], /) -> int:
     """A number that another state of the file does not have, as far as the server tells; 0 where it tells nothing."""
+    import xxhash  # lazy: only for URLs
+
     told = [f"{name}={info[name]}" for name in _TAGS if info.get(name)]
     return xxhash.xxh3_64_intdigest("\n".join(told).encode()) >> 1 if told else 0
 
@@ -146,6 +154,8 @@ class RemoteFile:
         Raises:
             UnsupportedError: the server gives no ranges. FileFormatError: less arrived. FileAccessError.
         """
+        import numpy as np  # lazy: asking whether a path is a URL needs none
+
         raw = buffer.reshape(-1).view(np.uint8)
         for begin in range(0, raw.size, _STEP):
             count = min(_STEP, raw.size - begin)
@@ -159,6 +169,8 @@ class RemoteFile:
         """Bytes of the file, of a few in a row together. Raises what `read_into` does."""
         first, ahead = self._ahead
         if not first <= offset <= offset + nbytes <= first + len(ahead):
+            import numpy as np  # lazy: as above
+
             target = np.empty(min(max(nbytes, _AHEAD), self.size - offset), np.uint8)
             self.read_into(target, offset)
             first, ahead = offset, target.tobytes()

@@ -2,7 +2,8 @@
 
     python on_a_cluster.py SOURCE OUT SHARD_BYTES KILL
 
-Prints JSON: how many workers there were, whether one was killed, and the processes that did the work.
+SOURCE and OUT are paths or URLs. Prints JSON: how many workers there were, whether one was
+killed, and the processes that did the work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import stateregistry as sr
 
@@ -34,7 +34,7 @@ def main(source, out, shard_bytes, kill):
 
         plan = sr.plan(source, to="flax-linen", allow=("assumption", "choice"))
         done = plan.execute(
-            source, out=Path(out) / "model.safetensors", shard_bytes=int(shard_bytes) or None,
+            source, out=f"{out}/model.safetensors", shard_bytes=int(shard_bytes) or None,
             executor=client.get_executor(), workers=2, progress=told,
         )  # fmt: skip
         client.wait_for_workers(2)
@@ -47,4 +47,4 @@ def main(source, out, shard_bytes, kill):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "yes")
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4] == "yes")

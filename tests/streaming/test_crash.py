@@ -95,11 +95,12 @@ def test_killed_at_random_moments_one_checkpoint_is_whole_and_resume_completes(t
 @pytest.mark.parametrize(
     ("kind", "shard_bytes", "before", "count"),
     [
-        ("single", None, None, 200), ("single", None, "single", 200), ("shards", 1_500_000, "shards", 300),
-        ("shards", 1_500_000, None, 100), ("msgpack", None, "msgpack", 200),
+        ("single", None, None, 420), ("single", None, "single", 420), ("shards", 1_500_000, "shards", 640),
+        ("shards", 1_500_000, None, 220), ("msgpack", None, "msgpack", 420),
     ],
 )  # fmt: skip
 def test_a_thousand_kills_at_random_moments(tmp_path, record_property, kind, shard_bytes, before, count):
+    """In all of them together: about half of the moments come after the end."""
     hit = killed(tmp_path, kind, shard_bytes, before, count, 2)
     record_property("told", f"{count} runs, SIGKILL in {hit} of them before the end")
     assert hit > count // 5

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorStorageMetadata
 
 import stateregistry as sr
-from stateregistry.streaming import task
+from stateregistry.streaming import buffers
 from stateregistry.streaming.origins import Joined, Stored
 from stateregistry.streaming.pieces import pieces
 
@@ -120,7 +120,7 @@ GRIDS = {
 def test_a_sharded_checkpoint_goes_through_the_engine_in_windows(tmp_path, monkeypatch, grid, dtype):
     whole = torch.randn(64, 40).to(dtype)
     path = forged(tmp_path / "ckpt", whole, GRIDS[grid])
-    monkeypatch.setattr(task, "WINDOW", 1 << 10)
+    monkeypatch.setattr(buffers, "room_for", lambda workers: 1 << 10)
     with sr.open(path) as found:
         assert isinstance(found.origin("layer/weight"), Joined)
         assert found.place("layer/weight") is None

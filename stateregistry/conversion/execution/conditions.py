@@ -15,6 +15,7 @@ from stateregistry.conversion.planning import spectral, training
 from stateregistry.conversion.planning.plan import Condition, Plan, PlanProblem
 from stateregistry.conversion.residual import Residual
 from stateregistry.conversion.side import Side
+from stateregistry.display import counted
 from stateregistry.entry import Entry
 from stateregistry.errors import CastError, PlanError
 from stateregistry.layers import axes
@@ -35,7 +36,7 @@ def check(plan: Plan, source: StateRegistry) -> None:
         problems = tuple(PlanProblem("condition", keys, text) for keys, text in failed)
         lines = "\n".join(f"  {problem}" for problem in problems)
         keys = tuple(dict.fromkeys(key for problem in problems for key in problem.keys))
-        message = f"{len(problems)} conditions of the plan do not hold, nothing was written\n{lines}"
+        message = f"{counted(len(problems), 'condition')} of the plan failed, nothing was written\n{lines}"
         raise PlanError(message, plan=replace(plan, problems=problems), keys=keys)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 import numpy as np
@@ -18,7 +19,10 @@ from stateregistry.errors import AbstractError
 from stateregistry.registry import ReadOnlyRegistry, StateRegistry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stateregistry.layers.vocabulary import Layer
+    from stateregistry.streaming.task import Recipe
 
 
 @final
@@ -111,6 +115,20 @@ class Converted(ReadOnlyRegistry):
         if move.cast:
             array = cast({key: array}, {key: entry}, rule_of(self._plan, move))[key]
         return array
+
+    @cached_property
+    def _recipes(self) -> Callable[[str], Recipe]:
+        from stateregistry.conversion.execution.recipes import recipes  # lazy: it knows this class
+
+        return recipes(self._plan, self)
+
+    def recipe(self, key: str, /) -> Recipe:
+        """How the value of a key is made piece by piece."""
+        return self._recipes(key)
+
+    def made(self, key: str, digest: str, /) -> None:
+        """Take note of the digest of a value that was made by its recipe."""
+        self.digests[key] = digest
 
     def unwrap(self) -> Plan:
         """The plan."""
