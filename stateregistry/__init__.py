@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Layer as Layer
     from stateregistry.plugins import of as of
     from stateregistry.registry import StateRegistry as StateRegistry
-    from stateregistry.stores.api import open as open  # noqa: A004  # the public name of the design
     from stateregistry.stores.api import save as save
+    from stateregistry.stores.opening import open as open  # noqa: A004  # the public name of the design
     from stateregistry.tools.compare import Diff as Diff
     from stateregistry.tools.compare import diff as diff
     from stateregistry.tools.select import count as count
@@ -57,7 +57,7 @@ _HOMES = {
     "Layer": "stateregistry.layers.vocabulary",
     "of": "stateregistry.plugins",
     "StateRegistry": "stateregistry.registry",
-    "open": "stateregistry.stores.api",
+    "open": "stateregistry.stores.opening",
     "save": "stateregistry.stores.api",
     "Diff": "stateregistry.tools.compare",
     "diff": "stateregistry.tools.compare",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from stateregistry import checking, errors
+from stateregistry.display import counted
 from stateregistry.entry import EXTENDED, Entry, dtype_name, numpy_dtype
 from stateregistry.registry import StateRegistry
 
@@ -73,7 +74,7 @@ def cast(values: Mapping[str, Any], reg: Mapping[str, Entry], rule: Rule = "exac
             done[key] = result
     if refused:
         lines = "\n".join(f"  {key}: {text}" for key, text in sorted(refused.items()))
-        message = f"{len(refused)} values cannot be cast under the rule {rule!r}\n{lines}"
+        message = f"{counted(len(refused), 'value')} cannot be cast under the rule {rule!r}\n{lines}"
         raise errors.CastError(message, keys=tuple(sorted(refused)), hint=_hint(rule))
     return done
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
-
 from stateregistry import errors
 from stateregistry.entry import Entry, dtype_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stateregistry.registry import StateRegistry
 
 #: For how many unknown keys of one report a similar one is looked for: that costs more than all the rest.
@@ -135,6 +135,8 @@ def gather(
     A value may have any layout (Fortran order, negative or zero strides, big-endian, read-only) or offer `__array__`.
     What cannot be read or held is a problem of class `invalid`; nothing is raised, so that all of it is reported.
     """
+    import numpy as np  # lazy: who compares metadata needs none
+
     arrays: dict[str, np.ndarray] = {}
     problems: list[Problem] = []
     try:
@@ -165,6 +167,8 @@ def gather(
 
 
 def _owned(array: np.ndarray) -> np.ndarray:
+    import numpy as np  # lazy: who compares metadata needs none
+
     if type(array) is not np.ndarray:
         array = np.asarray(array)
     dtype = array.dtype

@@ -1,7 +1,8 @@
 """Plugins: adapters and stores are found by entry point, first-party ones like a stranger's. Knows none by name.
 
 Loading an entry point must import no framework: an adapter object is light, and asks `sys.modules` whether an object
-can be its own before it looks closer. A plugin that fails to load is reported when nothing else fits, never swallowed.
+can be its own before it looks closer; a store object is light too, and loads its reader when it opens a file. A plugin
+that fails to load is reported when nothing else fits, never swallowed.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ class SupportsObservation(Protocol):
 
 
 class Store(Protocol):
-    """Makes a registry from a file and a file from a registry. Never executes anything from a file."""
+    """Makes a registry from a file and a file from a registry. Never executes anything from a file.
+
+    Every store that is installed is loaded and asked (`sniff`) before a file is opened, so the module that an entry point
+    names should import next to nothing: what reads and writes is imported by `open` and `write`.
+    """
 
     name: str
     #: Suffixes that name the format when a file is written; reading looks at the content.
@@ -141,8 +146,9 @@ def discover(group: str, /) -> tuple[Found, ...]:
     import importlib.metadata  # lazy: it costs more than the rest of the core
 
     found: dict[str, Found] = {}
+    named = cache(lambda dist: str(dist.name) if dist else "unknown")  # a name costs reading all metadata
     for point in importlib.metadata.entry_points(group=group):
-        dist = point.dist.name if point.dist else "unknown"
+        dist = named(point.dist)
         if point.name in found:
             if found[point.name].value == point.value:
                 continue  # one distribution seen twice on the path (a checkout and its installed copy)
@@ -193,8 +199,14 @@ def _named(group: str, what: str, name: str) -> Any:
                 return found.plugin
             message = f"the {what} {name!r} ({found.value}) does not load: {found.error}"
             raise errors.AdapterError(message, keys=(name,)) from found.error
+    import difflib  # lazy: for who has mistyped
+
+    names = [found.name for found in discover(group)]
+    close = difflib.get_close_matches(name, names, n=1)
     message = f"no {what} {name!r}; installed: {_installed(group)}"
-    raise errors.AdapterError(message, keys=(name,), hint=_none_installed(group))
+    raise errors.AdapterError(
+        message, keys=(name,), hint=f"did you mean {close[0]!r}?" if close else _none_installed(group)
+    )
 
 
 def _installed(group: str) -> str:

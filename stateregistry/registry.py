@@ -7,24 +7,25 @@ reported at once, and a write that fails inside the framework is rolled back.
 
 An adapter implements four hooks: `_entries`, `_read`, `_stage`, `_commit` (and `_aliases`, `_opaque`, `_layers`,
 `_find`, `_commit_trainable`, ... where its framework has more to say). All public behaviour is derived here, once.
+NumPy is loaded with the first value: listing what a file holds needs none.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import replace as with_fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
 from stateregistry import checking, errors
-from stateregistry.display import Displayed
+from stateregistry.display import Displayed, counted
 from stateregistry.entry import Entry, Kind, dtype_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stateregistry.layers.vocabulary import Holder, Layer
 
 
@@ -66,6 +67,10 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
         framework would narrow.
         """
 
+    def _stage_part(self, key: str, value: np.ndarray, /) -> Any:
+        """As `_stage`, of the box of a value that is in this process; for registries that hold parts."""
+        raise errors.UnsupportedError(f"{key!r} lies here as a whole", keys=(key,))
+
     @abstractmethod
     def _commit(self, staged: Mapping[str, Any], /) -> Self:
         """Write staged values.
@@ -100,10 +105,14 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
 
     def _convert(self, key: str, value: Any, /) -> np.ndarray:
         """A value that a caller gives, as an array: bits unchanged. Adapters teach it their native arrays."""
+        import numpy as np  # lazy: metadata alone need none
+
         return np.asarray(value)
 
     def _backup(self, key: str, /) -> Any:
         """A staged value that brings the present one back."""
+        import numpy as np  # lazy: metadata alone need none
+
         return self._stage(key, np.array(self._read(key), order="C", copy=True))
 
     def _commit_trainable(self, mask: Mapping[str, bool], /) -> Self:
@@ -261,6 +270,8 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
         Raises:
             UnknownKeyError, AbstractError (no values), OpaqueError, UnsupportedError (not addressable).
         """
+        import numpy as np  # lazy: metadata alone need none
+
         canonical, entry = self._canonical(key)
         if not entry.concrete:
             message = f"{key!r} is abstract: it has a shape and a dtype but no values"
@@ -291,6 +302,8 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
         Raises:
             UnknownKeyError, AbstractError (no values), OpaqueError, UnsupportedError (not addressable).
         """
+        import numpy as np  # lazy: metadata alone need none
+
         array = self.view(key)
         dtype = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
         return np.array(array, dtype=dtype, order="C", copy=True)
@@ -324,18 +337,22 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
         except errors.MismatchError as error:
             raise checking.refuse(error.report.renamed(names), "cannot replace") from error
 
-    def _write(self, arrays: Mapping[str, np.ndarray], entries: Mapping[str, Entry]) -> Self:
-        """Stage and commit arrays by canonical key."""
+    def _write(
+        self, arrays: Mapping[str, np.ndarray], entries: Mapping[str, Entry], parts: Collection[str] = ()
+    ) -> Self:
+        """Stage and commit arrays by canonical key; those of `parts` are the boxes of the values that are here."""
         abstract = tuple(sorted(key for key in arrays if not entries[key].concrete))
         if abstract and not self.materialises:
             shown = ", ".join(map(repr, abstract[:5]))
-            message = f"{len(abstract)} entries are abstract and cannot be given values in place: {shown}"
+            message = (
+                f"{counted(len(abstract), 'entry', 'is', 'are')} abstract and cannot be given values in place: {shown}"
+            )
             raise errors.AbstractError(message, keys=abstract, hint="build the model with real arrays first")
         staged: dict[str, Any] = {}
         problems = []
         for key, array in arrays.items():
             try:
-                staged[key] = self._stage(key, array)
+                staged[key] = (self._stage_part if key in parts else self._stage)(key, array)
             except errors.StateError as error:
                 text = str(entries[key])
                 problems.append(checking.Problem("invalid", key, text, error.message, error.hint or "", error))
@@ -392,6 +409,8 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
 
     def _same(self, key: str, backup: Any) -> bool:
         """Whether a place that refused to be restored holds its old bits after all."""
+        import numpy as np  # lazy: metadata alone need none
+
         if not isinstance(backup, np.ndarray):
             backup = self._convert(key, backup)
         same: bool = np.asarray(self._read(key)).tobytes() == backup.tobytes()
@@ -422,7 +441,7 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
         wrong = tuple(sorted(key for key, flag in wanted.items() if flag and not entries[key].can_train))
         if wrong:
             names = ", ".join(f"{key!r} (a {entries[key].kind.value} of {entries[key].dtype})" for key in wrong[:5])
-            message = f"{len(wrong)} entries cannot be trainable: {names}; nothing was changed"
+            message = f"{counted(len(wrong), 'entry')} cannot be trainable: {names}; nothing was changed"
             hint = "only a parameter of floating or complex dtype can be trainable"
             raise errors.KindError(message, keys=wrong, hint=hint)
         if not wanted:
@@ -439,6 +458,8 @@ class StateRegistry(Displayed, Mapping[str, Entry], ABC):
             raise
 
     def _checked_mask(self, mask: Mapping[Any, Any]) -> tuple[dict[str, bool], list[checking.Problem]]:
+        import numpy as np  # lazy: metadata alone need none
+
         entries, aliases, opaque = self._listing(), self._aliases(), self._opaque()
         problems: list[checking.Problem] = []
         try:

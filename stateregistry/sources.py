@@ -47,7 +47,7 @@ def resolved(source: Any) -> Iterator[StateRegistry]:
         AdapterError: nobody knows the object. FileMissingError, FileFormatError, UnsafeFileError: the file.
     """
     if is_path(source):
-        from stateregistry.stores.api import open as open_file  # lazy: only for files
+        from stateregistry.stores.opening import open as open_file  # lazy: only for files
 
         with open_file(source) as reg:
             yield reg
@@ -57,14 +57,14 @@ def resolved(source: Any) -> Iterator[StateRegistry]:
 
 def place(source: StateRegistry, key: str) -> Stored | Joined | None:
     """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
-    from stateregistry.stores.api import place_of  # lazy: only for files
+    from stateregistry.stores.opening import place_of  # lazy: only for files
 
     return place_of(source, key)
 
 
 def value(source: StateRegistry, key: str) -> np.ndarray:
     """A value to look at: of a live registry a view, of a file a copy by positioned reads."""
-    from stateregistry.stores.api import value_of  # lazy: only for files
+    from stateregistry.stores.opening import value_of  # lazy: only for files
 
     return value_of(source, key)
 
@@ -75,7 +75,7 @@ def refuse_damaged(source: StateRegistry) -> None:
     Raises:
         FileFormatError: it lists what is damaged.
     """
-    from stateregistry.stores.api import refuse_damaged as refuse  # lazy: only for files
+    from stateregistry.stores.opening import refuse_damaged as refuse  # lazy: only for files
 
     refuse(source)
 
@@ -89,7 +89,7 @@ def held(array: np.ndarray) -> Held:
 
 def files(source: StateRegistry) -> tuple[Path, ...]:
     """The files that the values of a registry come from, empty for a live one."""
-    from stateregistry.stores.api import files_of  # lazy: only for files
+    from stateregistry.stores.opening import files_of  # lazy: only for files
 
     return files_of(source)
 

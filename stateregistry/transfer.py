@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from stateregistry import checking, errors, plugins
+from stateregistry.display import counted
+from stateregistry.entry import numpy_dtype
 from stateregistry.keys import shared_prefix
+from stateregistry.parts import Box, HoldsParts, ReadsParts
 from stateregistry.registry import StateRegistry
 from stateregistry.sources import is_path, resolved
 from stateregistry.tools.select import Where, selector
@@ -60,7 +63,10 @@ def load(target: Any, source: Any = _NOTHING, allow: Collection[str] = ()) -> St
     registry = plugins.of(target)
     registry.replace({})  # a read-only registry refuses here, before anything is read
     with _opened(source) as opened:
-        arrays, problems = _compared(registry, opened)
+        boxes = _boxes(registry, opened)
+        arrays, problems = _compared(registry, opened, boxes)
+        if checking.Report.of(problems).without(allowed).ok:
+            problems += _read_parts(opened, boxes, arrays)
     report = checking.Report.of(problems).without(allowed)
     if not report.ok:
         raise _refused(report)
@@ -73,7 +79,8 @@ def load(target: Any, source: Any = _NOTHING, allow: Collection[str] = ()) -> St
         if entry is not None and entry.persistent:
             known[canonical], names[canonical] = array, key
     try:
-        return registry._write(known, entries)  # noqa: SLF001  # as replace, which would copy everything once more
+        parts = {aliases.get(key, key) for key in boxes}
+        return registry._write(known, entries, parts)  # noqa: SLF001  # as replace, which would copy everything once more
     except errors.LoadError:
         raise
     except errors.MismatchError as error:
@@ -112,9 +119,9 @@ def _is_native(source: Any) -> bool:
 class _Values(Mapping[str, np.ndarray]):
     """The values of the persistent entries of a registry, read when asked for."""
 
-    def __init__(self, registry: StateRegistry) -> None:
+    def __init__(self, registry: StateRegistry, without: Collection[str] = ()) -> None:
         self._registry = registry
-        self._keys = [key for key, entry in registry.items() if entry.persistent]
+        self._keys = [key for key, entry in registry.items() if entry.persistent and key not in without]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self._registry.view(key)
@@ -126,10 +133,45 @@ class _Values(Mapping[str, np.ndarray]):
         return len(self._keys)
 
 
-def _compared(target: StateRegistry, source: Any) -> tuple[dict[str, np.ndarray], list[Problem]]:
-    """The values of a source, in arrays of our own, and everything that is wrong with them for the target."""
-    values = _Values(source) if isinstance(source, StateRegistry) else source
+def _boxes(target: StateRegistry, source: Any) -> dict[str, Box]:
+    """The keys of a file of whose values a box is all that this process wants, and that box."""
+    if not (isinstance(target, HoldsParts) and isinstance(source, ReadsParts) and isinstance(source, StateRegistry)):
+        return {}
+    held = target.boxes()
+    if not held:
+        return {}
+    aliases = target.aliases
+    given: dict[str, list[str]] = {}
+    for key, entry in source.items():
+        if entry.persistent and entry.concrete:
+            given.setdefault(aliases.get(key, key), []).append(key)
+    # Several values for one place have to be equal in every bit, so they are read whole.
+    return {keys[0]: held[canonical] for canonical, keys in given.items() if canonical in held and len(keys) == 1}
+
+
+def _read_parts(source: Any, boxes: Mapping[str, Box], arrays: dict[str, np.ndarray]) -> list[Problem]:
+    """The boxes, in the place of what stood for the values."""
+    problems = []
+    for key, box in boxes.items():
+        try:
+            arrays[key] = source.read_part(key, box)
+        except errors.StateError as error:
+            problems.append(
+                checking.Problem("invalid", key, "a value that fits", error.message, error.hint or "", error)
+            )
+    return problems
+
+
+def _compared(
+    target: StateRegistry, source: Any, boxes: Collection[str]
+) -> tuple[dict[str, np.ndarray], list[Problem]]:
+    """The values of a source, in arrays of our own, and everything that is wrong with them for the target.
+
+    What is read in boxes is not read yet: an array of its shape without memory stands for it.
+    """
+    values = _Values(source, boxes) if isinstance(source, StateRegistry) else source
     arrays, problems = checking.gather(values, target._convert)  # noqa: SLF001  # the hook of the same package
+    arrays |= {key: _hollow(source[key]) for key in boxes}
     entries, aliases = target._listing(), target.aliases  # noqa: SLF001  # as above
     opaque = target.opaque
     problems += checking.compare(entries, aliases, arrays, partial=False, opaque=opaque, strict_persistence=True)
@@ -141,6 +183,11 @@ def _compared(target: StateRegistry, source: Any) -> tuple[dict[str, np.ndarray]
         ]
     unread = {aliases.get(problem.key, problem.key) for problem in problems if problem.problem == "invalid"}
     return arrays, [p for p in problems if not (p.problem == "missing" and p.key in unread)]
+
+
+def _hollow(entry: Entry) -> np.ndarray:
+    """An array of the shape and dtype of an entry, and of no memory to speak of."""
+    return np.broadcast_to(np.zeros((), numpy_dtype(entry.dtype)), entry.shape)
 
 
 def _kinds(entries: Mapping[str, Entry], aliases: Mapping[str, str], source: StateRegistry) -> list[Problem]:
@@ -208,6 +255,6 @@ def snapshot(reg: StateRegistry | Any, where: Where = None) -> dict[str, np.ndar
     abstract = tuple(key for key, entry in entries.items() if not entry.concrete)
     if abstract:
         names = ", ".join(map(repr, abstract))
-        message = f"{len(abstract)} entries have no values: {names}"
+        message = f"{counted(len(abstract), 'entry', 'has', 'have')} no values: {names}"
         raise errors.AbstractError(message, keys=abstract, hint="build the model with real arrays, or load it first")
     return {key: registry.read(key) for key in entries}

@@ -1,19 +1,47 @@
 """Adapters for Flax: Linen variables, NNX modules, the msgpack files of `flax.serialization`, the directories of Orbax.
 
-Importing the package imports neither JAX nor Flax: the objects below do when they are used. It knows no other
-adapter.
+Importing the package imports neither JAX nor Flax and none of its own modules: every name is loaded when it is first used.
+It knows no other adapter.
 """
 
 from __future__ import annotations
 
-from stateregistry_flax.declared import bare, register_layer
-from stateregistry_flax.msgpack_store import MsgpackStore
-from stateregistry_flax.orbax_store import OrbaxStore
-from stateregistry_flax.plugin import LinenAdapter, NnxAdapter
+from typing import TYPE_CHECKING, Any
 
-linen = LinenAdapter()
-nnx = NnxAdapter()
-msgpack = MsgpackStore()
-orbax = OrbaxStore()
+if TYPE_CHECKING:
+    from stateregistry_flax.declared import bare as bare
+    from stateregistry_flax.declared import register_layer as register_layer
+    from stateregistry_flax.plugin import linen as linen
+    from stateregistry_flax.plugin import nnx as nnx
+    from stateregistry_flax.stores import msgpack as msgpack
+    from stateregistry_flax.stores import orbax as orbax
+
+#: Public name -> the module that has it. None of them is the name of a module, which would take its place.
+_HOMES = {
+    "bare": "declared",
+    "linen": "plugin",
+    "msgpack": "stores",
+    "nnx": "plugin",
+    "orbax": "stores",
+    "register_layer": "declared",
+}
 
 __all__ = ["bare", "linen", "msgpack", "nnx", "orbax", "register_layer"]
+
+
+if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            message = f"module 'stateregistry_flax' has no attribute {name!r}"
+            raise AttributeError(message)
+        import importlib
+
+        value = getattr(importlib.import_module(f"stateregistry_flax.{home}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""MsgpackStore: the files that `flax.serialization.to_bytes` writes, read lazily and without Flax, written streaming.
+"""The reader of msgpack files: those that `flax.serialization.to_bytes` writes, read lazily and without Flax.
 
 What the tree says is told by `variables_file`. Our own metadata has no room in the format and stands beside the file
 (`stateregistry.stores.sidecar`). Imports neither JAX nor Flax.
@@ -13,24 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 import xxhash
 
-from stateregistry import errors
 from stateregistry.entry import numpy_dtype
 from stateregistry.stores import bits, sidecar
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.streaming.task import Stored
-from stateregistry_flax.dialect import LINEN
-from stateregistry_flax.msgpack_scan import Array, Scanner, looks_like_it
+from stateregistry_flax.msgpack_scan import Array, Scanner
 from stateregistry_flax.variables_file import VariablesFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from stateregistry.registry import StateRegistry
-    from stateregistry.stores.base import Document, FileRegistry, Progress
-    from stateregistry.streaming.layout import Layout
+    from stateregistry.stores.base import Document
 
 
 #: Bytes that are compared at once.
@@ -106,69 +101,17 @@ class MsgpackFile(VariablesFile[Array]):
         self._file.close()
 
 
-@final
-class MsgpackStore:
-    """Opens and writes Flax msgpack files."""
+def open_msgpack(path: Path, /, limits: Limits = DEFAULT) -> MsgpackFile:
+    """A lazy, read-only registry over a file.
 
-    name = "flax-msgpack"
-    suffixes = (".msgpack",)
-    install = "pip install 'stateregistry[flax]'"
-    dialect = LINEN.name
-    #: The format has no room for our metadata: `sr.save` writes it beside the file.
-    sidecar = True
-
-    def sniff(self, path: Path, head: bytes, /) -> bool:
-        """A msgpack map from names."""
-        return bool(head) and looks_like_it(head, path.stat().st_size)
-
-    def open(self, path: Path, /) -> FileRegistry:
-        """A lazy registry over the file.
-
-        Raises:
-            FileMissingError, FileAccessError, FileFormatError; KeyPathError, DuplicateKeyError: names that give no keys.
-        """
-        return self.open_within(path, DEFAULT)
-
-    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
-        """As `open`, with limits other than the defaults."""
-        file = MappedFile(path)
-        try:
-            with collector_paused():
-                tree = Scanner(file.read, file.size, str(path), limits).document()
-                return MsgpackFile(file, tree, sidecar.read_document(path, limits))
-        except BaseException:
-            file.close()
-            raise
-
-    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Write the values of `source` by collection. Kinds, flags, aliases, order and `extra` are for the sidecar.
-
-        Raises:
-            UnsupportedError: a name that the format reserves. MissingDependencyError: no msgpack.
-            FileAccessError: writing failed.
-        """
-        from stateregistry.stores.streamed import fill  # lazy: the engine, for who writes
-
-        fill(path, self.layout(path, source, extra=extra, shard_bytes=None, before=None), source, progress)
-
-    def layout(
-        self,
-        path: Path,
-        source: StateRegistry,
-        /,
-        *,
-        extra: Mapping[str, Any],
-        shard_bytes: int | None,
-        before: Sequence[str] | None,
-    ) -> Layout:
-        """Where every value will lie; the format has no shards.
-
-        Raises:
-            UnsupportedError: a name that the format reserves, or shards. MissingDependencyError: no msgpack.
-        """
-        from stateregistry_flax.msgpack_write import layout
-
-        if shard_bytes is not None:
-            message = f"{path}: the format {self.name} has one file, however large"
-            raise errors.UnsupportedError(message, hint="leave shard_bytes out, or write .safetensors")
-        return layout(path, source)
+    Raises:
+        FileMissingError, FileAccessError, FileFormatError; KeyPathError, DuplicateKeyError: names that give no keys.
+    """
+    file = MappedFile(path)
+    try:
+        with collector_paused():
+            tree = Scanner(file.read, file.size, str(path), limits).document()
+            return MsgpackFile(file, tree, sidecar.read_document(path, limits))
+    except BaseException:
+        file.close()
+        raise

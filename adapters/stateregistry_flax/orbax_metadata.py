@@ -155,9 +155,11 @@ def _leaf(text: str, row: Any, path: Path) -> tuple[list[str], Any]:
     if len(names) != len(steps) or len(names) > MAX_DEPTH:
         _fail(path, f"gives {text[:200]!r} names that are none, or more than {MAX_DEPTH}")
     kind = value.get("value_type")
+    if not isinstance(kind, str):
+        _fail(path, f"does not say what {text[:200]!r} is")
     if kind in _ARRAYS:
         return names, Named(".".join(names))
-    return names, None if kind in _EMPTY else Other(f"a value of the type {str(kind)[:80]!r}")
+    return names, None if kind in _EMPTY else Other(f"a value of the type {kind[:80]!r}")
 
 
 def _check_name(name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""OrbaxStore: the directories of `orbax-checkpoint`, read lazily through TensorStore and written by Orbax itself.
+"""The reader and the writer of Orbax directories: read lazily through TensorStore, written by Orbax itself.
 
 Reading needs TensorStore alone, neither JAX nor Orbax: how arrays were sharded does not matter, each is put together when its
 value is asked for. What an array declares is held against the files before it is read, and a block that is missing is an error.
@@ -29,13 +29,13 @@ from stateregistry.stores.folder import (
 )
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.url import refuse_url
-from stateregistry_flax.dialect import LINEN, PARAMS
-from stateregistry_flax.orbax_metadata import Item, Named, is_checkpoint, read_item
+from stateregistry_flax.dialect import PARAMS
+from stateregistry_flax.orbax_metadata import Item, Named, read_item
 from stateregistry_flax.variables_file import Leaf, Other, VariablesFile
 
 if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
-    from stateregistry.stores.base import Document, FileRegistry, Progress
+    from stateregistry.stores.base import Document, Progress
 
 INSTALL: Final = "pip install 'stateregistry[orbax]'"
 #: Arrays whose metadata are asked for at once.
@@ -226,45 +226,18 @@ class OrbaxFile(VariablesFile[Place]):
         self._closed = True
 
 
-@final
-class OrbaxStore:
-    """What `orbax.checkpoint.StandardCheckpointer` writes: a directory with a tree of arrays."""
+def save_orbax(path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
+    """Write every entry of `source` as Orbax writes a tree of arrays, and our document beside it.
 
-    name: str = "orbax"
-    suffixes: tuple[str, ...] = (".orbax",)
-    install: str = INSTALL
-    dialect: str = LINEN.name
-    #: What it writes is a directory.
-    folder: bool = True
+    Raises:
+        UnsupportedError: an array without elements, or names that Orbax stores as one; before anything is written.
+        MissingDependencyError: no Orbax. FileAccessError: writing failed.
+    """
+    from stateregistry_flax.orbax_write import write_orbax  # lazy: needs Orbax
 
-    def sniff(self, path: Path, head: bytes, /) -> bool:
-        """Whether a directory is one of Orbax."""
-        return not head and path.is_dir() and is_checkpoint(path)
-
-    def open(self, path: Path, /) -> FileRegistry:
-        """A lazy registry over the directory; see `open_orbax` for what it raises."""
-        return open_orbax(path)
-
-    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
-        """As `open`, with limits other than the defaults."""
-        return open_orbax(path, limits=limits)
-
-    def open_part(self, path: Path, part: str, limits: Limits, /) -> FileRegistry:
-        """As `open`, one item of several, or a part of its tree (`sr.open("run::state.params")`)."""
-        return open_orbax(path, part=part, limits=limits)
-
-    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Write every entry of `source` as Orbax writes a tree of arrays, and our document beside it.
-
-        Raises:
-            UnsupportedError: an array without elements, or names that Orbax stores as one; before anything is written.
-            MissingDependencyError: no Orbax. FileAccessError: writing failed.
-        """
-        from stateregistry_flax.orbax_write import write_orbax  # lazy: needs Orbax
-
-        document = FolderDocument(source, extra)
-        write_orbax(path, source)
-        document.write(path, [name for name in files_below(path, DEFAULT) if name != DOCUMENT])
-        make_durable(path)
-        for key, entry in source.items():
-            progress(key, entry.nbytes)
+    document = FolderDocument(source, extra)
+    found = write_orbax(path, source)
+    document.write(path, [name for name in files_below(path, DEFAULT) if name != DOCUMENT], found)
+    make_durable(path)
+    for key, entry in source.items():
+        progress(key, entry.nbytes)

@@ -1,7 +1,7 @@
-"""The plugins of the package: adapters for Flax Linen and Flax NNX, and the store of Flax's msgpack files.
+"""The adapters of the package, for Flax Linen and Flax NNX.
 
 These objects are what the entry points name. Making and asking them imports neither JAX nor Flax; using them does,
-and says what to install where that fails. Reading a msgpack file needs no framework at all.
+and says what to install where that fails.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from stateregistry import errors
 from stateregistry_flax import dialect, recognise
@@ -211,3 +211,7 @@ class NnxAdapter:
             from stateregistry_flax import assemble
 
             return assemble.state_of(image)
+
+
+linen: Final = LinenAdapter()
+nnx: Final = NnxAdapter()

@@ -1,8 +1,9 @@
 """The store object for torch distributed checkpoints: reading needs no torch, writing does.
 
 What reads them is the restricted reader of the core. What writes is torch itself, as one process would; the values are in
-memory for it. Our document is one more file of the directory, `stateregistry.json`, with a digest of every value and one of
-all files. An array of several names is stored under each, as torch would miss the others.
+memory for it. Processes that hold a sharded state write each their own parts. Our document is one more file of the directory,
+`stateregistry.json`, with a digest of every value and one of all files. An array of several names is stored under each, as
+torch would miss the others.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from stateregistry_torch.adapter import INSTALL, require_torch
+from stateregistry_torch.presence import INSTALL, require_torch
 
 if TYPE_CHECKING:
+    from stateregistry.parts import Together
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.base import FileRegistry, Progress
     from stateregistry.stores.limits import Limits
@@ -33,9 +35,11 @@ class DcpStore:
 
     def sniff(self, path: Path, head: bytes, /) -> bool:
         """Whether a directory has the metadata of such a checkpoint."""
-        from stateregistry.stores.torch_dcp import is_checkpoint
+        if head or not path.is_dir():
+            return False
+        from stateregistry.stores.torch_dcp import is_checkpoint  # lazy: only for directories
 
-        return not head and path.is_dir() and is_checkpoint(path)
+        return is_checkpoint(path)
 
     def open(self, path: Path, /) -> FileRegistry:
         """A lazy, read-only registry over a checkpoint directory. Needs no torch and runs nothing from it."""
@@ -76,14 +80,40 @@ class DcpStore:
         for key, entry in source.items():
             progress(key, entry.nbytes)
 
+    def write_together(
+        self, path: Path, source: StateRegistry, group: Together, /, *, extra: Mapping[str, Any], progress: Progress
+    ) -> None:
+        """As `write`, by every process of a group: each writes the shards that it holds, and no value is gathered.
+
+        Args:
+            source: the persistent part of a registry over a module.
+
+        Raises:
+            As `write`. FileAccessError: another process failed. UnsupportedError: values that are to be the same everywhere
+            are not.
+        """
+        require_torch("writing a distributed checkpoint")
+        from stateregistry_torch.dcp_together import write_together  # lazy: only for sharded states
+
+        write_together(path, source, group, extra=extra, progress=progress)
+
 
 def _save(folder: Path, source: StateRegistry) -> None:
+    from stateregistry_torch.bits import adopt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the arrays are lent for reading, which torch warns of
+        tensors = {key: adopt(source.view(key)) for key in source.native_order}
+    save_tensors(folder, source, tensors, alone=True)
+
+
+def save_tensors(folder: Path, source: StateRegistry, tensors: Mapping[str, Any], /, *, alone: bool) -> None:
+    """Have torch save tensors by canonical key, each under all its names; `alone`: without the other processes."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.metadata import StorageMeta
     from torch.distributed.checkpoint.state_dict_saver import save
 
     from stateregistry_torch.assembly import further_names
-    from stateregistry_torch.bits import adopt
     from stateregistry_torch.spelling import dotted
 
     class Writer(FileSystemWriter):
@@ -92,15 +122,10 @@ def _save(folder: Path, source: StateRegistry) -> None:
             return None
 
     further = further_names(source)
-    tensors = {}
+    named = {dotted(name): tensor for key, tensor in tensors.items() for name in (key, *further.get(key, ()))}
     with warnings.catch_warnings():
-        # The arrays are lent for reading, which torch warns of; so it does of saving without a process group.
-        warnings.simplefilter("ignore")
-        for key in source.native_order:
-            tensor = adopt(source.view(key))
-            for name in (key, *further.get(key, ())):
-                tensors[dotted(name)] = tensor
-        save(tensors, storage_writer=Writer(folder, sync_files=True), no_dist=True)
+        warnings.simplefilter("ignore")  # torch warns of saving without a process group
+        save(named, storage_writer=Writer(folder, sync_files=True), no_dist=alone)
 
 
 store: Final = DcpStore()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 from stateregistry import errors
-from stateregistry_torch.adapter import INSTALL, is_of
+from stateregistry_torch.presence import INSTALL, is_of
 
 if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Dialect

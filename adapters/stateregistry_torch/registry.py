@@ -8,7 +8,7 @@ and stay the same objects. Nothing goes through `state_dict` or `load_state_dict
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 import torch
@@ -18,12 +18,25 @@ from stateregistry import errors, keys
 from stateregistry.entry import Entry
 from stateregistry.layers.vocabulary import Holder, Layer
 from stateregistry.registry import StateRegistry
-from stateregistry_torch import bits
+from stateregistry_torch import bits, sharded
 from stateregistry_torch.cells import Cell
 from stateregistry_torch.census import Census
 from stateregistry_torch.functions import functions_of
 from stateregistry_torch.layers import holders_of, layers_of
-from stateregistry_torch.staged import Hollow, Staged, Write, stage_fill, stage_hollow, stage_write
+from stateregistry_torch.staged import (
+    Hollow,
+    Shard,
+    Staged,
+    Write,
+    stage_fill,
+    stage_hollow,
+    stage_part,
+    stage_shard,
+    stage_write,
+)
+
+if TYPE_CHECKING:
+    from stateregistry.parts import Box, Together
 
 
 @final
@@ -122,6 +135,9 @@ class TorchRegistry(StateRegistry):
         cell = self._cell(key)
         return stage_write(cell, value) if cell.entry.concrete else stage_fill(cell, value)
 
+    def _stage_part(self, key: str, value: np.ndarray, /) -> Staged:
+        return stage_part(self._cell(key), value)
+
     def _commit(self, staged: Mapping[str, Staged], /) -> Self:
         for value in staged.values():
             value.commit()
@@ -129,13 +145,44 @@ class TorchRegistry(StateRegistry):
 
     def _backup(self, key: str, /) -> Staged:
         cell = self._cell(key)
-        return super()._backup(key) if cell.entry.concrete else stage_hollow(cell)
+        if not cell.entry.concrete:
+            return stage_hollow(cell)
+        return super()._backup(key) if not sharded.is_sharded(cell.tensors[0]) else stage_shard(cell)
 
     def _same(self, key: str, backup: Any) -> bool:
         if isinstance(backup, Hollow):
             return backup.done
+        if isinstance(backup, Shard):
+            return self.part(key).tobytes() == bits.lend(backup.part).tobytes()
         assert isinstance(backup, Write)
         return super()._same(key, backup.value)
+
+    # ---------------------------------------------------------------- parts
+
+    def _sharded(self) -> dict[str, Any]:
+        """The `DTensor`s that have values, by canonical key."""
+        census = self._recount()
+        tensors = {key: census.found.tensors[row] for key, row in census.rows.items()}
+        return {key: one for key, one in tensors.items() if sharded.is_sharded(one) and not one.is_meta}
+
+    def together(self) -> Together | None:
+        """The processes over which the values are sharded, `None` where none is or not over all of them."""
+        return sharded.world_of(list(self._sharded().values())) if sharded.has_group() else None
+
+    def boxes(self) -> Mapping[str, Box]:
+        """The box of each sharded value that this process holds, by canonical key."""
+        if not sharded.has_group():
+            return {}
+        found = {key: sharded.box_of(tensor) for key, tensor in self._sharded().items()}
+        return {key: box for key, box in found.items() if box is not None}
+
+    def part(self, key: str, /) -> np.ndarray:
+        """The elements of the box of a canonical key, borrowed; no process is asked."""
+        return bits.lend(sharded.local(self._cell(key).tensors[0]))
+
+    def tensor(self, key: str, /) -> torch.Tensor:
+        """The tensor of a canonical key, as it is."""
+        return self._cell(key).tensors[0]
 
     # ---------------------------------------------------------------- flags
 

@@ -72,6 +72,38 @@ def stage_write(cell: Cell, array: np.ndarray, /) -> Write:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """New bits for the shard that this process holds.
+
+    Attributes:
+        tensors: the objects over that memory. The first is written, the others are told that they have changed.
+        part: of the shape of the shard, on the CPU or where the shard is.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    part: torch.Tensor
+
+    def commit(self) -> None:
+        """Copy the bits."""
+        first, *others = self.tensors
+        bits.overwrite(first, self.part)
+        for other in others:
+            torch.autograd.graph.increment_version(other)
+
+
+def stage_part(cell: Cell, array: np.ndarray, /) -> Shard:
+    """Prepare new bits for the shard of this process."""
+    return Shard(cell.tensors, bits.adopt(array))
+
+
+def stage_shard(cell: Cell, /) -> Shard:
+    """Prepare the way back of a sharded tensor: a copy of the shard of this process. Talks to no other one."""
+    with torch.no_grad():
+        return Shard(cell.tensors, sharded.local(cell.tensors[0]).clone())
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Fill:
     """Memory and values for tensors on the meta device.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stateregistry.cli.options import common, examples
+from stateregistry.display import counted
 
 if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
@@ -35,7 +36,10 @@ def adapters(terminal: Terminal) -> int:
     broken = [row for row in (*known, *formats) if row["error"]]
     ready = sum(1 for row in known if row["ready"])
     blocks: list[Block] = [
-        Verdict(f"{len(known)} adapters", f"{ready} ready to use, and {len(formats)} stores"),
+        Verdict(
+            counted(len(known), "adapter"),
+            f"{ready} ready to use, and {counted(len(formats), 'store')}",
+        ),
         Table(
             "",
             (Column("adapter"), Column("framework"), Column("converts"), Column("from"), Column("to install")),

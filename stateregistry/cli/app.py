@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import TextIO, final
 
 import click
 
@@ -24,12 +24,33 @@ from stateregistry.cli.terminal import Terminal
 from stateregistry.cli.verify import verify
 
 _EPILOG = """\b
+First steps, with a checkpoint and the code of its model (class Net in net.py):
+  stateregistry inspect model.pt
+  stateregistry convert model.pt model.msgpack --to flax-linen --source-like net:Net --allow choice --html plan.html
+  stateregistry verify model.pt model.msgpack --source-like net:Net
+
+\b
+Without its code: --to torch changes the file alone (model.safetensors, .npz), and for
+another framework the plan says what it cannot know and which rule would tell it.
+
+\b
 Exit codes: 0 done or equal, 1 the answer is no, 2 wrong use or unreadable input,
 3 refused for safety (the output exists, a file needs code to be run), 130 interrupted.
 """
 
 
-@click.group("stateregistry", epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@final
+class _InOrderOfUse(click.Group):
+    """Lists the commands as a person comes to need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    "stateregistry", cls=_InOrderOfUse, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def group() -> None:
     """Look at, compare and convert the state of models: parameters and buffers, in any framework or file."""

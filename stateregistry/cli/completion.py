@@ -63,7 +63,7 @@ def _keys(source: object) -> set[str]:
     if not isinstance(source, (str, os.PathLike)) or not os.path.exists(str(source).partition("::")[0]):  # noqa: PTH110
         return set()
     from stateregistry.errors import StateError
-    from stateregistry.stores.api import open as open_file
+    from stateregistry.stores.opening import open as open_file
 
     try:
         with open_file(str(source)) as file:

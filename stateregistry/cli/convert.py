@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stateregistry.conversion.planning.plan import Plan
     from stateregistry.conversion.residual import Residual
     from stateregistry.registry import StateRegistry
+    from stateregistry.report.blocks import Block
 
 _EPILOG = examples(
     "stateregistry convert tiny.pth tiny.msgpack --like examples.crepe:flax_tiny --rules examples/crepe.toml --allow choice",
@@ -30,6 +31,11 @@ _EPILOG = examples(
     "stateregistry convert model.safetensors out.msgpack --to flax-linen --dry-run --allow assumption --allow choice",
     "stateregistry convert tiny.pth tiny.npz --to numpy --dry-run --allow assumption --html plan.html",
 )
+_NEITHER = (
+    "convert it to what? --to torch keeps the names and the layout of a torch checkpoint and changes the file alone; "
+    "--to flax-linen, flax-nnx or numpy derives those of another framework; --like MODULE:FACTORY takes those of a model"
+)
+_BOTH = "give either --like MODULE:FACTORY or --to NAME, not both: what a model has is not derived"
 ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
 
 
@@ -45,7 +51,9 @@ ALLOW = ("missing", "unexpected", "choice", "lossy", "assumption")
 )
 @click.option("--source-like", metavar="MODULE:FACTORY", help="The model that SRC was saved from.")
 @click.option("--rules", metavar="FILE.toml", help="Rules: renames, drops, layouts and what names leave open.")
-@click.option("--allow", multiple=True, type=click.Choice(ALLOW), help="Accept what is not exact; may be repeated.")
+@click.option(
+    "--allow", multiple=True, type=click.Choice(ALLOW), help="Accept what the plan calls by this name; may be repeated."
+)
 @click.option("--dtype", metavar="NAME", help="Cast floating entries: a dtype, 'target' or 'lossless'.")
 @click.option("--residual", metavar="FILE", help="An earlier output that kept what this conversion needs back.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
@@ -98,7 +106,7 @@ def convert(
     """
     terminal.command = "convert"
     if (like is None) == (to is None):
-        raise click.UsageError("give either --like MODULE:FACTORY or --to NAME: what to convert to")
+        raise click.UsageError(_BOTH if like is not None else _NEITHER)
     from stateregistry.cli import factories, sources
     from stateregistry.stores.url import path_of
 
@@ -128,7 +136,7 @@ def convert(
         if dry_run or not plan.ok:
             drawn.draw(plan)
             shown = planning.outline(plan, moves=plan.ok or everything, everything=everything, spell=spelled)
-            terminal.answer(shown, lambda: told | planning.document(plan))
+            terminal.answer((*shown, *_how_to_rule(plan)), lambda: told | planning.document(plan))
             return 0 if plan.ok else NO
         try:
             done = _execute(terminal, plan, here, like, out, store, how, overwrite=overwrite, bar=not no_progress)
@@ -159,6 +167,19 @@ def convert(
     if done.receipt.stale:
         terminal.say(f"not used, as the values they belong to have changed since: {', '.join(done.receipt.stale)}")
     return 0
+
+
+def _how_to_rule(plan: Plan) -> tuple[Block, ...]:
+    """Where the rules go that problems ask for."""
+    if not any("[[" in problem.hint for problem in plan.problems):
+        return ()
+    from stateregistry.report.blocks import Notes
+
+    return (
+        Notes(
+            "", ("rules stand in a file, --rules FILE.toml: [[layer]] on a line of its own, then one setting a line",)
+        ),
+    )
 
 
 @final
@@ -209,7 +230,7 @@ def _execute(
 def _residual(path: str) -> Residual:
     """The residual that an earlier output carries."""
     from stateregistry.conversion.api import carried
-    from stateregistry.stores.api import open as open_file
+    from stateregistry.stores.opening import open as open_file
 
     with open_file(path) as file:
         found = carried(file)

@@ -63,6 +63,8 @@ def diff(
     from stateregistry.cli.progress import Bar
     from stateregistry.cli.sources import opened, path_of
     from stateregistry.report import differences
+    from stateregistry.report.blocks import Verdict
+    from stateregistry.report.spelling import printable
     from stateregistry.tools.compare import diff as compare
     from stateregistry.tools.recognition import recognise
 
@@ -83,18 +85,22 @@ def diff(
             pages.write(html, differing.page(first, second, shown, pairs, how=pages.typed(terminal)))
     kinds = {group: asdict(counts) for group, counts in differences.tally(found, pairs).items()}
     document: dict[str, Any] = found.to_json() | {"kinds": kinds, "recognised": [pair.to_json() for pair in pairs]}
-    terminal.answer(differences.outline(found, pairs, everything=everything), document)
+    chosen = bool(found.kinds or not only)
+    document["equal"] = found.equal and chosen
+    blocks = differences.outline(found, pairs, everything=everything)
+    if not found.kinds and not only:
+        blocks = (Verdict("equal", f"{printable(a)} and {printable(b)}: both are empty", "good"), *blocks[1:])
+    terminal.answer(blocks, document)
     if html is not None:
         terminal.say(f"the page is {html}")
-    if not found.kinds:
-        matches = f"nothing was compared: no entry of either side matches {only!r}{close}"
-        terminal.say(matches if only else "both are empty")
+    if not chosen:
+        terminal.say(f"nothing was compared: no entry of either side matches {only!r}{close}")
     left = len(found.only_a) and len(found.only_b) and len(pairs) < max(len(found.only_a), len(found.only_b))
     if left and dialects[0] != dialects[1]:
         here, there = (name or "unknown" for name in dialects)
         terminal.say(f"a is in the names of {here} and b in those of {there}: convert one of them first, or ask")
         terminal.say(f"  stateregistry verify {a} {b}")
-    return 0 if found.equal and (found.kinds or not only) else NO
+    return 0 if found.equal and chosen else NO
 
 
 def _where(only: str | None) -> Where:
@@ -109,5 +115,5 @@ def _near(only: str, keys: tuple[str, ...]) -> str:
     """What was probably meant by a pattern that matches nothing."""
     from stateregistry.report.near import near
 
-    close = near(only.replace(".", "/").strip("*/"), keys)
+    close = near(only, KINDS) or near(only.replace(".", "/").strip("*/"), keys)
     return f"; did you mean {close!r}?" if close else ""

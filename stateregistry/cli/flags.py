@@ -6,6 +6,7 @@ import re
 
 _SPELLINGS = (
     (r"allow=\('(\w+)',\)", r"--allow \1"),
+    (r"sr\.open\('([^']*)'\)", r"\1"),
     (r"\ballow '(\w+)'", r"give --allow \1"),
     (r"\(like=\)", "with --source-like"),
     (r"dtype='(\w+)'", r"--dtype \1"),

@@ -71,6 +71,7 @@ def inspect(
     """
     from stateregistry.cli.sources import opened, path_of
     from stateregistry.report import summary
+    from stateregistry.report.blocks import Table
 
     terminal.command = "inspect"
     reads = bool(stats) or (stats is None and html is not None)
@@ -113,11 +114,12 @@ def inspect(
                 layers=kinds,
             )
             pages.write(html, page)
-        terminal.answer([block for block in blocks if block is not None], document)
+        shown = [block for block in blocks if block is not None and not (isinstance(block, Table) and not block.rows)]
+        terminal.answer(shown, document)
     if html is not None:
         terminal.say(f"the page is {html}")
     if keep is not None and not keep:
-        terminal.say(f"no entry matches{_spelled(match, reg)}")
+        terminal.say(f"no entry matches{_spelled(match, reg)}{_other_dtypes(dtype, reg)}")
         return NO
     return 0
 
@@ -201,6 +203,12 @@ def _spelled(match: str | None, reg: StateRegistry) -> str:
 
     close = near(slashed.strip("*/"), reg)
     return f" {match!r}; did you mean {close!r}?" if close else f" {match!r}"
+
+
+def _other_dtypes(dtype: str | None, reg: StateRegistry) -> str:
+    """The dtypes that there are, where another was asked for."""
+    there = sorted({entry.dtype for entry in reg.values()})
+    return "" if dtype is None or dtype in there else f": none is {dtype!r}, there is {', '.join(there) or 'nothing'}"
 
 
 def _what(reg: StateRegistry) -> str:

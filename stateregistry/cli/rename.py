@@ -10,6 +10,7 @@ import click
 from stateregistry import errors
 from stateregistry.cli import completion
 from stateregistry.cli.options import common, examples
+from stateregistry.display import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,7 @@ def rename(
         if not dry_run:
             nbytes = writing.write(terminal, result.registry, out, store, overwrite=overwrite, bar=not no_progress)
         dropped = len(state) - len(result.registry)
-        text = f"{len(moved)} of {len(state)} entries have another name, {dropped} are left out"
+        text = f"{len(moved)} of {counted(len(state), 'entry')} under another name, {dropped} left out"
         shown = moved if everything else moved[:20]
         rows = tuple((printable(old), printable(new)) for old, new in shown)
         note = f"{len(moved) - len(shown)} more: --all" if len(moved) > len(shown) else ""

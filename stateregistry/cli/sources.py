@@ -27,7 +27,7 @@ def opened(text: str, /, *, values: bool, like: str | None = None) -> Iterator[S
         FileMissingError, FileFormatError, UnsafeFileError: as `sr.open`. AdapterError: as the factories.
     """
     if is_file(text):
-        from stateregistry.stores.api import open as open_file
+        from stateregistry.stores.opening import open as open_file
 
         template = factories.template(like) if like is not None else None
         with open_file(text, like=template) as file:

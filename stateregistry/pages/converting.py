@@ -102,10 +102,9 @@ def _problems(plan: Plan, spell: Callable[[str], str]) -> Iterator[str]:
     counts = Counter(problem.problem for problem in plan.problems)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     yield f'<section class="notes bad" aria-labelledby="problems"><h2 id="problems">Problems: {escape(told)}</h2><ul>'
-    for problem in plan.problems[:LINES]:
-        keys = " → ".join(name(key) for key in problem.keys)
-        hint = f'<br><span class="how">{escape(spell(problem.hint))}</span>' if problem.hint else ""
-        where = f"<code>{keys}</code>: " if keys else ""
+    for problem in planning.problems(plan, spell, arrow=" → ")[:LINES]:
+        hint = f'<br><span class="how">{escape(problem.hint)}</span>' if problem.hint else ""
+        where = f"<code>{name(problem.keys)}</code>: " if problem.keys else ""
         yield f'<li><span class="tag">{escape(problem.problem)}</span> {where}{escape(problem.text)}{hint}</li>'
     yield "</ul></section>"
 
@@ -179,16 +178,16 @@ def _moves(plan: Plan) -> Iterator[str]:
     folded = folding.rows(rows)
     yield '<section id="moves" aria-labelledby="moves-title"><h2 id="moves-title">Every move</h2>'
     yield '<div class="wide" tabindex="0" role="group" aria-label="Every move"><table><thead><tr>'
-    yield (
-        "".join(f'<th scope="col">{head}</th>' for head in ("target", "from", "how", "kind", "remarks"))
-        + "</tr></thead><tbody>"
-    )
+    remarked = any(remarks or cls != "exact" for *_, remarks, cls, _ in folded)
+    heads = ("target", "from", "how", "kind", *(("remarks",) if remarked else ()))
+    yield "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead><tbody>"
     for target, origin, how, kind, remarks, cls, problem in folded[:LINES]:
         tag = f'<span class="tag {cls}">{cls}</span> ' if cls != "exact" and cls not in _WORDS else ""
+        last = f'<td class="how">{tag}{escape(remarks)}</td>' if remarked else ""
         yield (
             f'<tr class="{cls} {problem}"><th scope="row">{name(target)}</th><td class="from">{name(origin)}</td>'
             f'<td class="how">{escape(how)}</td><td><span class="kind {kind}">{escape(kind)}</span></td>'
-            f'<td class="how">{tag}{escape(remarks)}</td></tr>'
+            f"{last}</tr>"
         )
     yield "</tbody></table></div>"
     if len(folded) > LINES:

@@ -222,12 +222,16 @@ def _changes(
     homes = {pair.b: pair.a for pair in pairs}
     yield '<p class="note">By kind, then the largest relative change first. Filled is a, the line is b.</p>'
     yield '<div class="wide" tabindex="0" role="group" aria-label="What changed in value"><table class="values"><thead><tr>'
-    heads = ("key", "kind", "values")
-    yield "".join(f'<th scope="col">{head}</th>' for head in heads)
-    yield "".join(f'<th scope="col" class="n">{head}</th>' for head in differences.NUMBERS) + "</tr></thead><tbody>"
-    for number, one in enumerate(changed[:LINES]):
+    yield "".join(f'<th scope="col">{head}</th>' for head in ("key", "kind", "values"))
+    shown = changed[:LINES]
+    columns = zip(differences.NUMBERS, *map(differences.numbers, shown), strict=True)
+    said = [any(cells) for _, *cells in columns]  # "scaled by" is seldom the case, and takes the room of others
+    heads = [head for head, some in zip(differences.NUMBERS, said, strict=True) if some]
+    yield "".join(f'<th scope="col" class="n">{head}</th>' for head in heads) + "</tr></thead><tbody>"
+    for number, one in enumerate(shown):
         picture = _picture(a, b, homes.get(one.key, one.key), one) if number < DETAILS else ""
-        cells = "".join(f'<td class="n">{escape(text)}</td>' for text in differences.numbers(one))
+        texts = [text for text, some in zip(differences.numbers(one), said, strict=True) if some]
+        cells = "".join(f'<td class="n">{escape(text)}</td>' for text in texts)
         group = group_of[one.key]
         yield (
             f'<tr id="v{number}"><th scope="row">{name(one.key)}</th><td><span class="kind {group}">{group}</span></td>'

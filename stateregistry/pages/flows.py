@@ -121,7 +121,8 @@ def drawn(
                 lines[place] += 1
                 titles.setdefault(place, flow.title)
     height = max(len(left.lines), len(right.lines), 1) * _ROW + 8
-    words = f"{len(flows)} moves between {len(source)} entries and {len(target)}; the table below says the same"
+    moves, entries = spelling.plural(len(flows), "move"), spelling.plural(len(source), "entry")
+    words = f"{moves} between {entries} and {len(target)}; the table below says the same"
     yield f'<svg class="flows" width="100%" height="{height}" role="img" aria-label="{escape(words)}">'
     yield from _column(left.lines, "0", end="36.5%")
     yield from _column(right.lines, "63.5%", end="100%")

@@ -94,7 +94,7 @@ def _leaves(facts: Summary, rows: Mapping[str, int], dtypes: Mapping[str, str]) 
     total = sum(entry.nbytes for entry in facts.entries.values()) or 1
     found = []
     for key, entry in facts.entries.items():
-        part = f"{100 * entry.nbytes / total:.1f} %"
+        part = spelling.share(entry.nbytes / total)
         title = f"{key}, {described(entry)}, {spelling.size(entry.nbytes)}, {part}"
         classes = f"{spelling.standing(entry)} {dtypes[entry.dtype]}"
         found.append(treemap.Leaf(key, float(entry.nbytes), f"#e{rows.get(key, 0)}", classes, title))
@@ -117,7 +117,7 @@ def _biggest(facts: Summary, rows: Mapping[str, int]) -> Iterator[str]:
         yield (
             f'<li><a href="#e{rows.get(key, 0)}">{name(key)}</a><span class="shape">{spelling.shape(entry.shape)}</span>'
             f"{parts.share(entry.nbytes / total)}"
-            f'<span class="percent">{100 * entry.nbytes / total:.1f} %</span></li>'
+            f'<span class="percent">{escape(spelling.share(entry.nbytes / total))}</span></li>'
         )
     yield "</ol></section>"
 

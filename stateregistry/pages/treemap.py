@@ -131,10 +131,10 @@ def _figure(node: Node, parents: dict[int, Node], root: Node, what: str) -> Iter
             f'<a href="#map-{one.number}">{escape(one.path.rpartition("/")[2]) if one.path else "everything"}</a>'
             for one in trail[:-1]
         )
-        share = f"{100 * node.weight / root.weight:.1f} %" if root.weight else ""
+        share = spelling.share(node.weight / root.weight) if root.weight else ""
         yield (
             f'<nav class="trail" aria-label="Out of the zoom">{links} <b><bdi>{escape(node.path)}</bdi></b> '
-            f"<span>{spelling.plural(node.count, 'entry')}, {share}</span></nav>"
+            f"<span>{spelling.plural(node.count, 'entry')}, {escape(share)}</span></nav>"
         )
     yield (
         f'<svg class="cells" width="100%" height="{HEIGHT:.0f}" role="group" aria-label="Map {inside}: {escape(what)}">'

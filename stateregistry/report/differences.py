@@ -134,6 +134,8 @@ def verdict(found: Diff, pairs: Sequence[Pair], /) -> Verdict:
     identical, elements = found.identical + len(alike), found.elements + sum(pair.size for pair in alike)
     same = f"{spelling.plural(identical, 'entry')} of {spelling.plural(elements, 'element')} identical"
     same += " but for the prefix of all names" if alike else ""
+    if found.equal and not found.kinds:
+        return Verdict("undecided", f"{text}nothing was compared, as no entry was chosen", "bad")
     if found.equal:
         if not found.close:
             return Verdict("equal", text + same, "good")

@@ -68,6 +68,9 @@ def fold(entries: Mapping[str, Entry], /) -> tuple[Branch, ...]:
 
 
 def _fold(tree: Mapping[str, object]) -> tuple[Branch, ...]:
+    if len(tree) == 1:  # a name alone has none to fold with; of the containers of a large file most are such
+        ((name, below),) = tree.items()
+        return (_branch(name, below),)
     branches = [_branch(name, tree[name]) for name in sorted(tree, key=keys.natural)]
     return tuple(_merged(branches))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
 
 from stateregistry.report import folding, spelling
 from stateregistry.report.blocks import Block, Column, Notes, Table, Verdict
@@ -37,7 +38,7 @@ def outline(
     limit = None if everything else ROWS
     blocks: list[Block] = [_verdict(plan), _numbers(plan)]
     if plan.problems:
-        lines = [spelling.printable(spell(str(problem))) for problem in plan.problems]
+        lines = [str(problem) for problem in problems(plan, spell, everything=everything)]
         counts = Counter(problem.problem for problem in plan.problems)
         title = "problems: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
         blocks.append(Notes(title, _cut(lines, limit)))
@@ -62,6 +63,43 @@ def outline(
         if lines:
             blocks.append(Notes(title, _cut(lines, limit)))
     return tuple(blocks)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A problem as text: its class, what it is about, what is wrong, and what would settle it."""
+
+    problem: str
+    keys: str
+    text: str
+    hint: str
+
+    def __str__(self) -> str:
+        said = f"{self.problem}: {self.keys}: {self.text}" if self.keys else f"{self.problem}: {self.text}"
+        return f"{said}; {self.hint}" if self.hint else said
+
+
+def problems(
+    plan: Plan, spell: Callable[[str], str], /, *, everything: bool = False, arrow: str = " -> "
+) -> tuple[Told, ...]:
+    """The problems of a plan. Those that differ in one number are one, `conv{1..6}`, which is no name to be typed."""
+    told = [
+        (
+            problem.problem,
+            spelling.printable(arrow.join(problem.keys)),
+            spelling.printable(problem.text),
+            spelling.printable(spell(problem.hint)),
+        )
+        for problem in plan.problems
+    ]
+    alone = set(told)
+    found = []
+    for row in told if everything else folding.rows(told):
+        problem, keys, text, hint = row
+        each = "for each: " if row not in alone and "{" in hint else ""
+        found.append(Told(problem, keys, text, each + hint))
+    return tuple(found)
 
 
 def _cut(lines: list[str], limit: int | None) -> tuple[str, ...]:

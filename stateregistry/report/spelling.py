@@ -1,12 +1,15 @@
 """How numbers, shapes, kinds and names are spelled for people, the same on every surface.
 
 Names come from files and are not trusted: what does not print (control characters, escape sequences, bidirectional
-overrides) is shown by its escape. Pure; imports nothing but the entry.
+overrides) is shown by its escape. Pure.
 """
 
 from __future__ import annotations
 
+from stateregistry.display import counted as plural
 from stateregistry.entry import Entry, Kind
+
+__all__ = ["number", "plural", "printable", "remarks", "shape", "share", "size", "standing"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -34,16 +37,14 @@ def size(nbytes: int, /) -> str:
     return f"{value:.{digits}f} {_UNITS[unit]}"
 
 
+def share(part: float, /) -> str:
+    """`37.7 %` of a part between 0 and 1; `< 0.1 %` for what is there and would read as none."""
+    return f"{100 * part:.1f} %" if part >= 5e-4 or not part else "< 0.1 %"
+
+
 def shape(sizes: tuple[int | None, ...], /) -> str:
     """`16x1x64x1`; `scalar` for no axes; `*` for an axis that differs among the entries of a fold."""
     return "x".join("*" if n is None else str(n) for n in sizes) if sizes else "scalar"
-
-
-def plural(count: int, noun: str, /) -> str:
-    """`1 buffer`, `2 buffers`, `3 entries`."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{number(count)} {noun[:-1]}ies" if noun.endswith("y") else f"{number(count)} {noun}s"
 
 
 def standing(entry: Entry, /) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Lines of the folded tree that are shown unless all are asked for.
 LINES = 80
 
+#: What torch puts before every name where a model is wrapped.
+_WRAPPERS = ("module", "_orig_mod")
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,10 @@ def _odd(entries: Mapping[str, Entry], opaque: Mapping[str, str]) -> Iterable[st
         for dtype, count in dtypes[1:]:
             names = _names([key for key, entry in those.items() if entry.dtype == dtype])
             yield f"{count} of the {word} {'is' if count == 1 else 'are'} {dtype}, most are {dtypes[0][0]}: {names}"
+    wrapper = _wrapper(entries)
+    if wrapper:
+        away = f"stateregistry rename FILE OUT --name {wrapper}= leaves it away"
+        yield f"all {len(entries)} names begin with {wrapper}/, as a wrapper of torch writes them: {away}"
     for word, chosen in (
         ("no elements", [key for key, entry in entries.items() if entry.size == 0]),
         ("no values (abstract)", [key for key, entry in entries.items() if not entry.concrete]),
@@ -125,6 +132,19 @@ def _odd(entries: Mapping[str, Entry], opaque: Mapping[str, str]) -> Iterable[st
         yield f"opaque, not an array: {spelling.printable(key)}: {spelling.printable(reason)}"
 
 
+def _wrapper(entries: Mapping[str, Entry]) -> str:
+    """The prefix that DataParallel or torch.compile put before every name, both perhaps; empty where there is none."""
+    found: list[str] = []
+    names = list(entries)
+    while len(names) > 1:
+        first = names[0].partition("/")[0]
+        if first not in _WRAPPERS or not all(name.startswith(f"{first}/") for name in names):
+            break
+        found.append(first)
+        names = [name.removeprefix(f"{first}/") for name in names]
+    return "/".join(found)
+
+
 def _names(found: list[str]) -> str:
     shown = ", ".join(spelling.printable(key) for key in found[:3])
     return shown if len(found) <= 3 else f"{shown} and {len(found) - 3} more"
@@ -132,6 +152,8 @@ def _names(found: list[str]) -> str:
 
 def verdict(name: str, what: str, facts: Summary, /) -> Verdict:
     """One sentence: what it is, how many parameters and buffers, how many bytes."""
+    if not facts.listed:
+        return Verdict(spelling.printable(name), f"{what}, which holds no entry")
     parameters, buffers = facts.parameters, facts.buffers
     text = (
         f"{what}, {amount(parameters, 'parameter')} and {amount(buffers, 'buffer')}, "
@@ -182,7 +204,7 @@ def biggest(facts: Summary, /, limit: int = 5) -> Table | None:
     rows = tuple(
         (
             spelling.printable(key), spelling.shape(entry.shape), Bar(entry.nbytes / total),
-            f"{100 * entry.nbytes / total:.1f} %",
+            spelling.share(entry.nbytes / total),
         )
         for key, entry in first
     )  # fmt: skip

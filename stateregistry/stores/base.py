@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stateregistry.layers.vocabulary import Layer
+    from stateregistry.parts import Box, Together
     from stateregistry.stores.limits import Limits
     from stateregistry.streaming.layout import Layout
     from stateregistry.streaming.origins import Joined, Stored
 
 __all__ = [
     "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "LaysOut", "OpensPart", "OpensWithin", "Progress", "WritesFolder",
-    "load_object",
+    "WritesTogether", "load_object",
 ]  # fmt: skip
 
 
@@ -73,6 +74,20 @@ class WritesFolder(Protocol):
     """A store whose output is a directory: where `folder` is true, `write` makes it at the path that it is given."""
 
     folder: bool
+
+
+@runtime_checkable
+class WritesTogether(Protocol):
+    """A store whose format lets every process write what it holds."""
+
+    def write_together(
+        self, path: Path, source: StateRegistry, group: Together, /, *, extra: Mapping[str, Any], progress: Progress
+    ) -> None:
+        """As `Store.write`, called by every process of a group with the same arguments.
+
+        Args:
+            source: the persistent part of a registry that holds parts (`stateregistry.parts.HoldsParts`).
+        """
 
 
 @runtime_checkable
@@ -259,6 +274,20 @@ class FileRegistry(ReadOnlyRegistry):
         self._hold(canonical)
         array = self._load(canonical) if entry.concrete else None
         return super().read(key) if array is None else array
+
+    def read_part(self, key: str, box: Box, /) -> np.ndarray:
+        """The elements of a box of a canonical key's value, in C order; of what lies as it is in a file no others are read.
+
+        A file that was opened with `verify=True` holds the whole value against its digest first.
+        """
+        self._hold(key)
+        entry, origin = self[key], self.origin(key)
+        if origin is None:
+            window = tuple(slice(at, at + size) for at, size in zip(box.offsets, box.sizes, strict=True))
+            return self.read(key)[window].copy()
+        from stateregistry.stores.boxes import read_box  # lazy: only for parts
+
+        return read_box(origin, entry.shape, box)
 
     def _load(self, key: str, /) -> np.ndarray | None:
         """The value of a canonical, concrete key as `read` promises it; `None` where `_read` is all that there is."""

@@ -117,9 +117,13 @@ class FolderDocument:
         self._document = Document.describe(source, extra=extra, ordered=False)
         self._document.to_json()
 
-    def write(self, folder: Path, names: Sequence[str], /) -> None:
-        """Add it to a directory, with the digests of the values and of the files `names`; durable."""
-        digests = {key: of_array(self._source.view(key)) for key in self._source}
+    def write(self, folder: Path, names: Sequence[str], found: Mapping[str, str] | None = None, /) -> None:
+        """Add it to a directory, with the digests of the values and of the files `names`; durable.
+
+        Args:
+            found: the digests of all values, where they are known.
+        """
+        digests = found if found is not None else {key: of_array(self._source.view(key)) for key in self._source}
         blank = self._document.with_digests(digests, NONE_YET).to_json().encode("ascii")
         frame = frame_of(folder, names, blank)
         with File.creating(folder / DOCUMENT) as file:

@@ -21,7 +21,6 @@ import numpy as np
 from stateregistry import errors
 from stateregistry.entry import DTYPES, numpy_dtype
 from stateregistry.stores import bits
-from stateregistry.stores.base import FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.listed import OneFile
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from stateregistry.registry import StateRegistry
     from stateregistry.stores.bits import ByteOrder
 
 MAGIC: Final = b"GGUF"
@@ -290,37 +288,3 @@ def _why(form: int) -> str:
     if form in _QUANTISED:
         return f"quantised as {_QUANTISED[form][0]}: its elements are in no dtype"
     return f"of the form {form}, which is not known"
-
-
-@final
-class GgufStore:
-    """Opens `.gguf` files."""
-
-    name: str = "gguf"
-    suffixes: tuple[str, ...] = (".gguf",)
-    install: str = "nothing to install"
-    dialect: str = ""
-
-    def sniff(self, path: Path, head: bytes, /) -> bool:
-        """Whether a file begins as a GGUF file."""
-        return head[:4] == MAGIC
-
-    def open(self, path: Path, /) -> FileRegistry:
-        """A lazy registry over the file; see `open_gguf` for what it raises."""
-        return open_gguf(path)
-
-    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
-        """As `open`, with limits other than the defaults."""
-        return open_gguf(path, limits)
-
-    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Refuse: a GGUF file is of use only with what it says of a model beside its tensors.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        message = "GGUF files are read and not written"
-        raise errors.UnsupportedError(message, hint="write .safetensors, and convert that with the tools of llama.cpp")
-
-
-store = GgufStore()

@@ -18,10 +18,10 @@ import numpy as np
 from stateregistry import errors
 from stateregistry.entry import Entry, Kind, numpy_dtype
 from stateregistry.stores import bits, zip_inflate
-from stateregistry.stores.base import FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.document import load_object
-from stateregistry.stores.hdf5 import INSTALL, MAGIC, Dataset, Hdf5, Stretch
+from stateregistry.stores.hdf5.file import Hdf5, Stretch
+from stateregistry.stores.hdf5.walk import Dataset
 from stateregistry.stores.kinds import inferred
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.listed import OneFile
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from stateregistry.registry import StateRegistry
 
 _WEIGHTS: Final = "model.weights.h5"
 _METADATA: Final = "metadata.json"
@@ -206,44 +205,13 @@ def _fail(where: str, what: str, hint: str) -> NoReturn:
     raise errors.FileFormatError(f"{where}: {what}", hint=hint)
 
 
-@final
-class KerasStore:
-    """Opens `.weights.h5` and `.keras` files."""
-
-    name: str = "keras"
-    suffixes: tuple[str, ...] = (".weights.h5", ".keras")
-    install: str = INSTALL
-    dialect: str = ""
-
-    def sniff(self, path: Path, head: bytes, /) -> bool:
-        """Whether a file is HDF5, or a zip archive with the weights of a model."""
-        if head[:8] == MAGIC:
-            return True
-        if head[:4] != LOCAL_MAGIC or path.is_dir():
-            return False
-        try:
-            with MappedFile(path) as file:
-                members = read_directory(file, DEFAULT)
-        except errors.StateError:
-            return False
-        return _CONFIG in members and (_WEIGHTS in members or _METADATA in members)
-
-    def open(self, path: Path, /) -> FileRegistry:
-        """A lazy registry over the file; see `open_keras` for what it raises."""
-        return open_keras(path)
-
-    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
-        """As `open`, with limits other than the defaults."""
-        return open_keras(path, limits)
-
-    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Refuse: Keras reads weights into a model by the order in which that made them, which no registry knows.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        message = "files of Keras are read and not written"
-        raise errors.UnsupportedError(message, hint="write .safetensors, and assign the values in Keras")
-
-
-store = KerasStore()
+def is_archive(path: Path, head: bytes, /) -> bool:
+    """Whether a file that begins as a zip archive holds the weights of a model."""
+    if head[:4] != LOCAL_MAGIC:
+        return False
+    try:
+        with MappedFile(path) as file:
+            members = read_directory(file, DEFAULT)
+    except errors.StateError:
+        return False
+    return _CONFIG in members and (_WEIGHTS in members or _METADATA in members)

@@ -3,7 +3,7 @@
 Touching a page of a map that lies beyond the end of a file kills the process, so the length of the file is looked at
 before every access: a file that has shrunk or grown since it was opened is an error. Copies never go through the
 map, so that they cannot be hit by what happens in between. A URL has no map: what is looked at is read by ranges.
-Imports NumPy, no framework.
+Imports NumPy for values, no framework.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import stat
 import weakref
 from typing import TYPE_CHECKING, Any, Self, final
 
-import numpy as np
-
 from stateregistry import errors
 from stateregistry.streaming.remote import RemoteFile, is_url
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
 #: A single positioned read moves at most 2 GiB less a page on Linux.
 _STEP = 1 << 30
@@ -46,7 +46,8 @@ class MappedFile:
         self._finalizer: weakref.finalize[..., Self]
         self._map: mmap.mmap | None = None
         self._remote: RemoteFile | None = None
-        if is_url(os.fspath(path)):
+        self._absolute = os.fspath(path)
+        if is_url(self._absolute):
             self._open_url(os.fspath(path))
             return
         try:
@@ -65,6 +66,8 @@ class MappedFile:
             raise errors.FileAccessError(f"{path}: is {what}", hint="give the path of a checkpoint file")
         self.size = status.st_size
         self.modified = status.st_mtime_ns
+        # Now, once: the current directory may be another one when it is asked for, and it is asked for by every value.
+        self._absolute = os.path.abspath(path)  # noqa: PTH100  # links stay as they are
 
     def _open_url(self, url: str) -> None:
         file = self._remote = RemoteFile(url)
@@ -85,9 +88,7 @@ class MappedFile:
     @property
     def absolute(self) -> str:
         """The path, for a worker whose current directory is another one."""
-        if self._remote is not None:
-            return self._remote.url
-        return os.path.abspath(self.path)  # noqa: PTH100  # links stay as they are
+        return self._absolute
 
     @property
     def closed(self) -> bool:
@@ -113,6 +114,8 @@ class MappedFile:
         Raises:
             FileFormatError: the file has changed its length, or the bytes lie outside. UnsupportedError: closed.
         """
+        import numpy as np  # lazy: a header is read without
+
         self._check(offset, nbytes)
         if nbytes == 0:
             return np.frombuffer(b"", np.uint8)
@@ -133,6 +136,8 @@ class MappedFile:
         Raises:
             FileFormatError: the file has changed its length, or ends early. FileAccessError: reading failed.
         """
+        import numpy as np  # lazy: a header is read without
+
         self._check(offset, target.nbytes)
         if target.nbytes == 0:
             return
@@ -167,6 +172,8 @@ class MappedFile:
             raise errors.FileAccessError(f"{self.path}: reading failed: {error.strerror or error}") from error
         if len(raw) == nbytes:
             return raw
+        import numpy as np  # lazy: as above
+
         target = np.empty(nbytes, np.uint8)  # a signal or a network share cut the read short: in steps then
         self.copy_into(target, offset)
         return target.tobytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from stateregistry import errors, keys
+from stateregistry.display import counted
 from stateregistry.entry import Entry, dtype_name
 from stateregistry.registry import ReadOnlyRegistry, StateRegistry
 from stateregistry.stores.base import FileRegistry
@@ -39,7 +40,7 @@ class ArraysRegistry(ReadOnlyRegistry):
         wrong = tuple(key for key, name in names.items() if name is None)
         if wrong:
             listed = ", ".join(f"{key!r} ({arrays[key].dtype})" for key in wrong[:5])
-            message = f"{len(wrong)} arrays are of a dtype that a registry does not hold: {listed}"
+            message = f"{counted(len(wrong), 'array', 'is', 'are')} of a dtype that a registry does not hold: {listed}"
             raise errors.DtypeError(message, keys=wrong, hint="give arrays of numbers or bools")
         self._arrays = dict(arrays)
         self._listed_entries = {

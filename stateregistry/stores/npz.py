@@ -18,7 +18,6 @@ import numpy as np
 from stateregistry import errors
 from stateregistry.entry import DTYPES, EXTENDED
 from stateregistry.stores import bits, zip_frame, zip_inflate
-from stateregistry.stores.base import FileRegistry, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.document import Document, load_object
 from stateregistry.stores.limits import DEFAULT, Limits
@@ -26,7 +25,7 @@ from stateregistry.stores.listed import OneFile
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
 from stateregistry.stores.npy_header import MAGIC, NpyHeader, carrier, header_length, parse_npy_header
-from stateregistry.stores.npz_write import RECORD, SUFFIX, write_npz
+from stateregistry.stores.npz_write import RECORD, SUFFIX
 from stateregistry.stores.zip_archive import LOCAL_MAGIC, Member, read_directory
 from stateregistry.streaming.task import Stored as Place
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from stateregistry.registry import StateRegistry
 
 #: What an archive without a member is: the end of a directory, and nothing before it.
 _EMPTY = b"PK\x05\x06" + b"\0" * 18
@@ -248,7 +246,8 @@ class NpzRegistry(OneFile):
         return zip_frame.problem(self._file, [(array.offset, array.offset + array.nbytes) for array in arrays])
 
 
-def _is_npz(path: Path, head: bytes) -> bool:
+def is_npz(path: Path, head: bytes, /) -> bool:
+    """Whether a file that begins as a zip archive has arrays in it."""
     if head == _EMPTY:
         return path.suffix.lower() == ".npz"  # an empty archive could be of any kind: here the name decides
     if head[:4] != LOCAL_MAGIC:
@@ -272,36 +271,3 @@ def _has_array(path: Path) -> bool:
             )
         except errors.StateError:
             return False  # some other zip archive, or a damaged one whose first member is no array
-
-
-@final
-class NpzStore:
-    """Opens and writes `.npz` archives."""
-
-    name: str = "npz"
-    suffixes: tuple[str, ...] = (".npz",)
-    install: str = "nothing to install"
-    dialect: str = ""
-
-    def sniff(self, path: Path, head: bytes, /) -> bool:
-        """Whether a file is a zip archive with arrays in it."""
-        return _is_npz(path, head)
-
-    def open(self, path: Path, /) -> FileRegistry:
-        """A lazy registry over the archive; see `open_npz` for what it raises."""
-        return open_npz(path)
-
-    def open_within(self, path: Path, limits: Limits, /) -> FileRegistry:
-        """As `open`, with limits other than the defaults."""
-        return open_npz(path, limits)
-
-    def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
-        """Write every entry of `source`, one value in memory at a time, in native order.
-
-        Raises:
-            UnsupportedError: a name that a zip archive cannot hold. Before the file is opened.
-        """
-        write_npz(path, source, extra=extra, progress=progress)
-
-
-store = NpzStore()

@@ -3,8 +3,8 @@
 Reading is lazy: headers when the file is opened, values memory-mapped when they are viewed. A sharded checkpoint is opened
 by its index, or by the directory that has one. Writing streams, C-contiguous and little-endian, whatever layout the source
 has. Kinds, flags, aliases, native order and digests travel in `__metadata__["stateregistry"]`; every other reader of the
-format sees an ordinary file. Refuses what the format cannot hold before it writes. Imports no framework and not the
-`safetensors` library.
+format sees an ordinary file. Refuses what the format cannot hold before it writes. Reading a header needs no NumPy and
+writing no framework; the `safetensors` library is never imported.
 """
 
 from __future__ import annotations
@@ -14,32 +14,38 @@ import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-import numpy as np
-
 from stateregistry import errors
 from stateregistry.entry import numpy_dtype
-from stateregistry.stores import bits, safetensors_index
+from stateregistry.stores import safetensors_index
 from stateregistry.stores.base import Document, Progress
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.listed import ListedFile
 from stateregistry.stores.listing import Stored, list_stored
 from stateregistry.stores.mapped import MappedFile
-from stateregistry.stores.safetensors_header import Header, header_length, parse_header
-from stateregistry.stores.safetensors_layout import INDEX_SUFFIX, METADATA_NAME, layout
-from stateregistry.streaming.digests import NONE_YET, of_text
-from stateregistry.streaming.task import Stored as Place
+from stateregistry.stores.safetensors_header import (
+    INDEX_SUFFIX,
+    METADATA_NAME,
+    SUFFIX,
+    Header,
+    header_length,
+    parse_header,
+)
+from stateregistry.streaming.origins import Stored as Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from stateregistry.registry import StateRegistry
+    from stateregistry.streaming.layout import Layout
 
 __all__ = ["METADATA_NAME", "dialect", "install", "layout", "name", "open", "open_within", "sniff", "suffixes", "write"]
 
 name = "safetensors"
-suffixes = (".safetensors", INDEX_SUFFIX)
+suffixes = (SUFFIX, INDEX_SUFFIX)
 install = "nothing to install"
 dialect = ""
 
@@ -175,12 +181,18 @@ class SafetensorsRegistry(ListedFile):
         return Place(file.absolute, file.size, file.modified, ((start, entry.nbytes),), entry.dtype, where)
 
     def _read(self, key: str, /) -> np.ndarray:
+        from stateregistry.stores import bits  # lazy: NumPy, for who reads values
+
         entry = self._list.entries[key]
         number, start = self._starts[key]
         raw = self._open_files[number].view(start, entry.nbytes)
         return bits.decode(raw, entry.shape, entry.dtype, "little", f"{self.path}: {key!r}")
 
     def _load(self, key: str, /) -> np.ndarray:
+        import numpy as np  # lazy: as above
+
+        from stateregistry.stores import bits
+
         entry = self._list.entries[key]
         array = np.empty(entry.shape, numpy_dtype(entry.dtype))
         number, start = self._starts[key]
@@ -188,6 +200,8 @@ class SafetensorsRegistry(ListedFile):
         return bits.settle(array, "little", f"{self.path}: {key!r}")
 
     def _frame_problem(self) -> str | None:
+        from stateregistry.streaming.digests import NONE_YET, of_text  # lazy: only who verifies
+
         for file, text in zip(self._open_files, self._texts, strict=True):
             frame = Document.from_json(text, str(file.path)).frame if text is not None else ""
             if not frame:
@@ -203,6 +217,21 @@ class SafetensorsRegistry(ListedFile):
         """Release the files. Idempotent."""
         for file in self._open_files:
             file.close()
+
+
+def layout(
+    path: Path,
+    source: StateRegistry,
+    /,
+    *,
+    extra: Mapping[str, Any],
+    shard_bytes: int | None,
+    before: Sequence[str] | None = None,
+) -> Layout:
+    """Where every value will lie, in one file or in shards; see `stateregistry.stores.safetensors_layout`."""
+    from stateregistry.stores.safetensors_layout import layout as laid_out  # lazy: for who writes
+
+    return laid_out(path, source, extra=extra, shard_bytes=shard_bytes, before=before)
 
 
 def write(path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:

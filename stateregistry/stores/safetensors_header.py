@@ -44,6 +44,10 @@ _DTYPE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 #: The cap of the format.
 MAX_HEADER = 100_000_000
 _METADATA = "__metadata__"
+#: The text of `__metadata__` that is ours, and of the metadata of an index.
+METADATA_NAME = "stateregistry"
+SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
 _FIELDS = frozenset(("dtype", "shape", "data_offsets"))
 _NUMPY_MAX = 2**63 - 1
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, final
 
 from stateregistry import errors
 from stateregistry.stores.base import Document, load_object
-from stateregistry.stores.safetensors_layout import INDEX_SUFFIX, METADATA_NAME
-from stateregistry.streaming.digests import NONE_YET, of_text
+from stateregistry.stores.safetensors_header import INDEX_SUFFIX, METADATA_NAME, SUFFIX
 
 if TYPE_CHECKING:
     from stateregistry.stores.limits import Limits
@@ -66,6 +65,8 @@ class Index:
 
     def problem(self) -> str | None:
         """What is wrong with the index, held against its own digest; `None` where nothing is."""
+        from stateregistry.streaming.digests import NONE_YET, of_text  # lazy: only who verifies
+
         frame = Document.from_json(self.document, str(self.path)).frame if self.document is not None else ""
         if not frame:
             return f"{self.path.name} carries no digest"
@@ -80,7 +81,7 @@ def in_folder(folder: Path) -> Path | None:
         names = sorted(path.name for path in folder.iterdir())
     except OSError:
         return None
-    for suffix in (INDEX_SUFFIX, ".safetensors"):
+    for suffix in (INDEX_SUFFIX, SUFFIX):
         found = [name for name in names if name.endswith(suffix) and not name.startswith(".")]
         if len(found) == 1 and found[0].removesuffix(".index.json") not in {*names} - {*found}:
             return folder / found[0]

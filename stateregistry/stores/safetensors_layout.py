@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import xxhash
 
@@ -21,14 +22,9 @@ from stateregistry.entry import DTYPES, Entry
 from stateregistry.registry import StateRegistry
 from stateregistry.stores.base import Document
 from stateregistry.stores.names import names_of
-from stateregistry.stores.safetensors_header import NAME_OF, build_header
+from stateregistry.stores.safetensors_header import INDEX_SUFFIX, METADATA_NAME, NAME_OF, SUFFIX, build_header
 from stateregistry.streaming.digests import NONE_YET, of_text
 from stateregistry.streaming.layout import Frame, Layout, OutFile, Slot
-
-#: The text of `__metadata__` that is ours, and of the metadata of an index.
-METADATA_NAME = "stateregistry"
-SUFFIX = ".safetensors"
-INDEX_SUFFIX = ".safetensors.index.json"
 
 Row = tuple[str, str, Entry]
 
@@ -107,6 +103,33 @@ def _header(rows: Sequence[Row], document: Document) -> bytes:
     return build_header([(stored, entry.dtype, entry.shape, entry.nbytes) for _, stored, entry in rows], metadata)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What closes one file: its header, with the digests of its values and of itself. Can be sent to another process."""
+
+    rows: tuple[Row, ...]
+    document: Document
+
+    def __call__(self, digests: Mapping[str, str], number: int, /) -> tuple[Frame, ...]:
+        """The header, from the digests of at least the values of this file."""
+        own = {key: digests[key] for key in self.document.entries}
+        frame = of_text(_header(self.rows, self.document.with_digests(own, NONE_YET)))
+        return ((0, _header(self.rows, self.document.with_digests(own, frame))),)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Seals:
+    """What closes each file of several."""
+
+    parts: tuple[Seal, ...]
+
+    def __call__(self, digests: Mapping[str, str], number: int, /) -> tuple[Frame, ...]:
+        """As that of the file of a number."""
+        return self.parts[number](digests, 0)
+
+
 def _one(name: str, rows: Sequence[Row], document: Document) -> Layout:
     blank = document.with_digests(dict.fromkeys(document.entries, NONE_YET), NONE_YET)
     header = _header(rows, blank)
@@ -116,11 +139,7 @@ def _one(name: str, rows: Sequence[Row], document: Document) -> Layout:
         slots[key] = Slot(0, (((cursor, entry.nbytes),),))
         cursor += entry.nbytes
 
-    def seal(digests: Mapping[str, str], number: int, /) -> tuple[Frame, ...]:
-        own = {key: digests[key] for key in document.entries}
-        frame = of_text(_header(rows, document.with_digests(own, NONE_YET)))
-        return ((0, _header(rows, document.with_digests(own, frame))),)
-
+    seal = Seal(tuple(rows), document)
     return Layout((OutFile(name, cursor, ((0, header),)),), slots, seal)
 
 
@@ -157,10 +176,8 @@ def _many(
         blank = document.with_digests(digests, NONE_YET)
         return text(with_fields(blank, frame=of_text(text(blank))))
 
-    def seal(digests: Mapping[str, str], number: int, /) -> tuple[Frame, ...]:
-        return parts[number].seal(digests, 0)
-
-    return Layout(files, slots, seal, index.name, manifest, old)
+    seals = Seals(tuple(part.seal for part in parts if isinstance(part.seal, Seal)))
+    return Layout(files, slots, seals, index.name, manifest, old)
 
 
 # ---------------------------------------------------------------------- names
@@ -192,6 +209,8 @@ def _there(path: Path) -> tuple[str, ...]:
     single = path.with_name(f"{_stem(path)}{SUFFIX}")
     try:
         listed = set(json.loads(index_path(path).read_bytes())["weight_map"].values())
+    except errors.FileAccessError:
+        raise  # of a URL: whether there is an index is not known
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         listed = set()  # there is no index, or one that names nothing
     shards = sorted(name for name in listed if isinstance(name, str) and _is_shard(name, own))

@@ -130,10 +130,11 @@ def stream(
             if staging.sealed and found is None:
                 staging.restart()
             ends: dict[int, str] = {}
+            reading = engine.Read(origins)
             if found is None:
-                found = _move(layout, source, recipe, position, staging, how, each, ends)
+                found = _move(layout, source, recipe, position, staging, how, each, ends, reading)
             jobs = [(str(staging.place(n)), layout.seal(found, n)) for n in range(len(layout.files)) if n not in ends]
-            rest, read = engine.finish_all(jobs, origins, workers=workers, executor=how.executor)
+            rest, read = engine.finish_all(jobs, reading, workers=workers, executor=how.executor)
             sums = [ends[n] if n in ends else rest.pop(0) for n in range(len(layout.files))]
             files = {file.name: text for file, text in zip(layout.files, sums, strict=True)}
             manifest = None if layout.manifest_text is None else layout.manifest_text(found)
@@ -141,7 +142,7 @@ def stream(
                 files[layout.manifest] = digests.sha256_of(manifest)
             if not staging.sealed:
                 staging.seal(manifest)
-            with _described(document, found, layout, staging):
+            with described(document, found, layout, staging):
                 staging.commit()
         except BaseException as error:
             staging.abandon(error)
@@ -161,13 +162,14 @@ def _laid_out(
     before = remembered(target) if how.resume else None
     if before is not None:
         old = store.layout(target, source, extra=extra, shard_bytes=shard_bytes, before=before.replaces)
-        if _signature(old, token) == before.signature:
+        if signature_of(old, token) == before.signature:
             return old, before.signature
     layout = store.layout(target, source, extra=extra, shard_bytes=shard_bytes, before=None)
-    return layout, _signature(layout, token)
+    return layout, signature_of(layout, token)
 
 
-def _signature(layout: Layout, token: str) -> str:
+def signature_of(layout: Layout, token: str) -> str:
+    """What tells one run from another: its layout, and what its values depend on."""
     rows = [[file.name, file.size, [[at, digests.of_text(data)] for at, data in file.frames]] for file in layout.files]
     return digests.of_text(json.dumps([token, rows, layout.manifest]).encode())
 
@@ -181,6 +183,7 @@ def _move(
     how: How,
     each: Progress | None,
     ends: dict[int, str],
+    reading: engine.Read,
 ) -> dict[str, str]:
     total = sum(size for slot in layout.slots.values() for _, size in slot.places[0])
     paths = [os.path.abspath(part) for part in staging.parts]  # noqa: PTH100  # a worker may be elsewhere
@@ -213,7 +216,7 @@ def _move(
         return complete
 
     meter = engine.Meter(total, how.told)
-    found, sums = engine.run(tasks(), workers=how.count, executor=how.executor, meter=meter, note=note)
+    found, sums = engine.run(tasks(), workers=how.count, executor=how.executor, meter=meter, note=note, read=reading)
     ends.update(sums)
     return found
 
@@ -241,7 +244,7 @@ def _still_good(layout: Layout, source: StateRegistry, staging: Staging) -> dict
 
 
 @contextlib.contextmanager
-def _described(document: Document | None, found: Mapping[str, str], layout: Layout, staging: Staging) -> Iterator[None]:
+def described(document: Document | None, found: Mapping[str, str], layout: Layout, staging: Staging) -> Iterator[None]:
     """Around a commit: our document beside the file, for formats without room for it."""
     if document is None:
         yield

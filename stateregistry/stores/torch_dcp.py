@@ -16,6 +16,8 @@ import numpy as np
 
 from stateregistry import errors, keys
 from stateregistry.entry import DTYPES, numpy_dtype
+from stateregistry.parts import Box
+from stateregistry.stores.boxes import read_box
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.dcp_metadata import Checkpoint, Chunk, Described, read_metadata
 from stateregistry.stores.folder import frame_problem, read_document
@@ -307,15 +309,43 @@ class DcpRegistry(ListedFile):
     def _value(self, item: Described) -> np.ndarray:
         whole = np.empty(item.shape, numpy_dtype(item.dtype))
         for chunk in item.chunks:
-            with self._file(chunk.place.file) as file:
-                part = self._part(file, item, chunk)
-                begin, nbytes = span_of(part.tensor, part.records)
-                raw = np.empty(nbytes, np.uint8)
-                file.copy_into(raw, part.begin + begin)
-            array = shaped(raw, part.tensor, part.order, f"{self.path}: {item.name!r}")
             window = tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))
             # As integers: no bit of a value may depend on how it is copied.
-            _as_bytes(whole)[window] = _as_bytes(array)
+            _as_bytes(whole)[window] = _as_bytes(self._piece(item, chunk))
+        return whole
+
+    def _piece(self, item: Described, chunk: Chunk) -> np.ndarray:
+        """The value of a part."""
+        with self._file(chunk.place.file) as file:
+            part = self._part(file, item, chunk)
+            begin, nbytes = span_of(part.tensor, part.records)
+            raw = np.empty(nbytes, np.uint8)
+            file.copy_into(raw, part.begin + begin)
+        return shaped(raw, part.tensor, part.order, f"{self.path}: {item.name!r}")
+
+    def read_part(self, key: str, box: Box, /) -> np.ndarray:
+        """As that of every file; of the parts that the box does not touch nothing is read, their headers included."""
+        self._hold(key)
+        item = self._items[key]
+        whole = np.empty(box.sizes, numpy_dtype(item.dtype))
+        for chunk in item.chunks:
+            rows = list(zip(box.offsets, box.sizes, chunk.offsets, chunk.sizes, strict=True))
+            begin = [max(at, there) for at, _, there, _ in rows]
+            end = [min(at + size, there + width) for at, size, there, width in rows]
+            if any(low >= high for low, high in zip(begin, end, strict=True)):
+                continue
+            inner = Box(
+                tuple(low - at for low, at in zip(begin, chunk.offsets, strict=True)),
+                tuple(high - low for low, high in zip(begin, end, strict=True)),
+            )
+            place = self._place(item, chunk)
+            if place is None:
+                window = tuple(slice(at, at + size) for at, size in zip(inner.offsets, inner.sizes, strict=True))
+                piece = self._piece(item, chunk)[window]
+            else:
+                piece = read_box(place, chunk.sizes, inner)
+            here = tuple(slice(low - at, high - at) for low, high, at in zip(begin, end, box.offsets, strict=True))
+            _as_bytes(whole)[here] = _as_bytes(np.ascontiguousarray(piece).reshape(inner.sizes))
         return whole
 
     def _load(self, key: str, /) -> np.ndarray:

@@ -53,8 +53,11 @@ def select_state(root: object, part: str, where: str, limits: Limits) -> Table:
     if part == ROOT:
         return found
     inner = [(key, value) for key, value in found.items() if not key.endswith(_EXTRA) and _is_container(value)]
-    if _candidates(inner, limits):
-        raise _no_state("holds more than one state", found, prefix, where, limits)
+    below = _candidates(inner, limits)
+    if below:
+        alone = len(below) == 1 and not any(isinstance(value, _ARRAYS) for value in found.values())
+        what = "holds its state further down" if alone else "holds more than one state"
+        raise _no_state(what, found, prefix, where, limits)
     return found
 
 
@@ -146,9 +149,10 @@ def _no_state(what: str, value: object, prefix: str, where: str, limits: Limits)
         return errors.FileFormatError(f"{where}: {what}, and no mapping of names to tensors in it", hint=hint)
     found = sorted(found, key=lambda candidate: -candidate.tensors)
     lines = [f"{where}: {what}; tensors by name are in"]
-    lines += [f"  {candidate.path}: {candidate.tensors} tensors" for candidate in found[:8]]
+    lines += [f"  {one.path}: {one.tensors} tensor{'s' if one.tensors > 1 else ''}" for one in found[:8]]
     if len(found) > 8:
         lines.append(f"  ... and {len(found) - 8} more places with fewer")
     paths = tuple(candidate.path for candidate in found)
-    hint = f"say which one: sr.open({f'{where}::{paths[0]}'!r})"
+    which = "name it" if len(paths) == 1 else "say which one"
+    hint = f"{which}: sr.open({f'{where}::{paths[0]}'!r})"
     return errors.FileFormatError("\n".join(lines), found=paths, hint=hint)

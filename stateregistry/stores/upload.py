@@ -41,10 +41,8 @@ def spooled(target: RemotePath, /, *, overwrite: bool) -> Iterator[Path]:
         TargetExistsError: there is something, and it is not to be replaced. UnsupportedError: a protocol that takes nothing.
         FileAccessError: the server refuses. What was there is as it was, unless the one that names the files had arrived.
     """
-    if target.protocol in _READ_ONLY:
-        message = f"{target}: {target.protocol} is read and not written"
-        raise errors.UnsupportedError(message, hint="write to a file, or to a store such as s3://")
-    _refuse_existing(target, overwrite=overwrite)
+    refuse_read_only(target)
+    refuse_existing(target, overwrite=overwrite)
     with tempfile.TemporaryDirectory(prefix="stateregistry-") as name:
         local = Path(name) / target.name
         before = _Before(target, local)
@@ -53,11 +51,27 @@ def spooled(target: RemotePath, /, *, overwrite: bool) -> Iterator[Path]:
         except errors.StateError as error:
             error.message = error.message.replace(str(local.parent), str(target.parent))
             raise
-        _refuse_existing(target, overwrite=overwrite)
+        refuse_existing(target, overwrite=overwrite)
         _send(target, local.parent, before)
 
 
-def _refuse_existing(target: RemotePath, *, overwrite: bool) -> None:
+def refuse_read_only(target: RemotePath, /) -> None:
+    """Refuse a protocol that takes nothing.
+
+    Raises:
+        UnsupportedError.
+    """
+    if target.protocol in _READ_ONLY:
+        message = f"{target}: {target.protocol} is read and not written"
+        raise errors.UnsupportedError(message, hint="write to a file, or to a store such as s3://")
+
+
+def refuse_existing(target: RemotePath, /, *, overwrite: bool) -> None:
+    """Refuse what is there already.
+
+    Raises:
+        TargetExistsError: it is not to be replaced. FileAccessError: a directory, or the server refuses.
+    """
     if not target.exists():
         return
     if target.is_dir():
@@ -112,13 +126,39 @@ def _send(target: RemotePath, folder: Path, before: _Before) -> None:
     names = before.new()
     names.sort(key=lambda name: (name.endswith(".index.json") or name.rpartition("/")[2] in _LAST, name))
     for name in names:
-        _put(folder / name, target.parent / name)
+        put_file(folder / name, target.parent / name)
     for name in before.gone():
-        system, path = filesystem(str(target.parent / name))
-        asked(str(target.parent / name), "removing", partial(system.rm_file, path))
+        remove_file(target.parent / name)
 
 
-def _put(local: Path, target: RemotePath) -> None:
+def remove_file(target: RemotePath, /) -> None:
+    """Remove a file.
+
+    Raises:
+        FileMissingError, FileAccessError.
+    """
+    system, path = filesystem(str(target))
+    asked(str(target), "removing", partial(system.rm_file, path))
+
+
+def put_bytes(data: bytes, target: RemotePath, /) -> None:
+    """Send a small file; it has its name when it is complete.
+
+    Raises:
+        FileAccessError: the server refuses.
+    """
+    with tempfile.TemporaryDirectory(prefix="stateregistry-") as folder:
+        local = Path(folder) / "small"
+        local.write_bytes(data)
+        put_file(local, target)
+
+
+def put_file(local: Path, target: RemotePath, /) -> None:
+    """Send a file, in parts where the protocol has them; it has its name when it is complete.
+
+    Raises:
+        FileAccessError: the server refuses, or has another length than was sent.
+    """
     url = str(target)
     system, path = filesystem(url)
     asked(url, "making the directory", lambda: system.makedirs(system._parent(path), exist_ok=True))  # noqa: SLF001

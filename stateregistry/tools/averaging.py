@@ -14,6 +14,7 @@ import numpy as np
 
 from stateregistry import errors, plugins
 from stateregistry.casting import rounded
+from stateregistry.display import counted
 from stateregistry.entry import Entry, Kind
 from stateregistry.tools.derived import Derived, blocks, comparable, readable
 
@@ -87,7 +88,7 @@ def mixes(entry: Entry) -> bool:
 def _shares(weights: Sequence[float] | None, number: int) -> list[float]:
     given = [1.0] * number if weights is None else [float(weight) for weight in weights]
     if len(given) != number:
-        message = f"{len(given)} weights for {number} states"
+        message = f"{counted(len(given), 'weight')} for {counted(number, 'state')}"
         raise errors.UnsupportedError(message, expected=number, found=len(given), hint="give one weight for each")
     total = math.fsum(given)
     if not math.isfinite(total) or total == 0:

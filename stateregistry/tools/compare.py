@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 
 from stateregistry import errors
-from stateregistry.display import Displayed
+from stateregistry.display import Displayed, counted
 from stateregistry.entry import Kind
 from stateregistry.sources import is_path, resolved
 from stateregistry.tools.measures import Measures, measure
@@ -131,7 +131,7 @@ class Diff(Displayed):
         return "\n".join(lines)
 
     def _verdict(self) -> str:
-        same = f"{self.identical:,} entries of {self.elements:,} elements are identical"
+        same = f"{counted(self.identical, 'entry')} of {counted(self.elements, 'element')} identical"
         if self.equal:
             near = f"; {len(self.close):,} within rtol {self.rtol:g} and atol {self.atol:g}" if self.close else ""
             return f"{'close' if self.close else 'equal'}: {same}{near}"

@@ -40,7 +40,7 @@ def test_equal_states_are_equal_whatever_holds_them(tmp_path: Path) -> None:
         found = sr.diff(model, other)
         assert found.equal, str(found)
         assert (found.identical, found.elements) == (3, 15)
-        assert str(found).startswith("equal: 3 entries of 15 elements are identical")
+        assert str(found).startswith("equal: 3 entries of 15 elements identical")
 
 
 def test_every_difference_is_named() -> None:

@@ -3,7 +3,8 @@
     python tests/hostile/fuzz.py [--seconds 60] [--readers msgpack npz] [--page]
 
 Each reader runs in a process of its own under `atheris`. A finding (another error, 5 s, 1 GB) is kept in
-tests/hostile/found/<reader>/, which the tests read from then on; the exit status is 1 then. `--page` writes docs/fuzzing.md.
+tests/hostile/found/<reader>/, which the tests read from then on; the exit status is 1 then. `--page` writes docs/fuzzing.md,
+where the rows of readers that were not run stay.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _beside(name: str, files: Callable[[Path], None]) -> Callable[[Path, bytes],
             files(folder)
             (folder / "ready").touch()
         (folder / name).write_bytes(data)
-        return folder if name in (".metadata", "_METADATA") else folder / name
+        return folder if name in (".metadata", "_METADATA", _SPEC) else folder / name
 
     return place
 
@@ -156,6 +157,14 @@ def _orbax_metadata_of(path: Path) -> bytes | None:
     return _bytes_of(path / "_METADATA")
 
 
+#: What Orbax keeps beside the blocks of one array, for TensorStore.
+_SPEC = "params.dense.kernel/.zarray"
+
+
+def _orbax_spec_of(path: Path) -> bytes | None:
+    return _bytes_of(path / _SPEC)
+
+
 HARNESSES = {
     "safetensors": Harness("safetensors", _raw("m.safetensors"), _bytes_of),
     "safetensors-header": Harness("safetensors", _header, _header_of),
@@ -169,6 +178,7 @@ HARNESSES = {
     "npy": Harness("npz", _member("w.npy", ".npz"), _inside("w.npy")),
     "msgpack": Harness("msgpack", _raw("m.msgpack"), _bytes_of),
     "orbax": Harness("Orbax", _beside("_METADATA", _orbax), _orbax_metadata_of),
+    "orbax-array": Harness("Orbax", _beside(_SPEC, _orbax), _orbax_spec_of),
     "keras": Harness("Keras", _raw("m.weights.h5"), _bytes_of),
     "gguf": Harness("GGUF", _raw("m.gguf"), _bytes_of),
     "document": Harness("our metadata", _header, _header_of),
@@ -265,15 +275,27 @@ def _last(pattern: str, text: str) -> int:
     return int(found[-1]) if found else 0
 
 
+_ROW = re.compile(r"\| (\S+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| (\d+) \|")
+
+
+def kept(text: str) -> dict[str, Row]:
+    """The rows that stand on a page."""
+    found = {}
+    for name, *numbers in _ROW.findall(text):
+        seconds, inputs, reached, findings = (int(number.replace(",", "")) for number in numbers)
+        found[name] = Row(name, seconds, inputs, reached, findings)
+    return found
+
+
 def page(rows: list[Row]) -> str:
-    """The page about the last run."""
+    """The page about the last run of each reader."""
     day = time.strftime("%Y-%m-%d", time.gmtime())
     versions = ", ".join(f"{name} {version(name)}" for name in ("stateregistry", "atheris", "numpy", "torch"))
     inputs, minutes = sum(row.inputs for row in rows), sum(row.seconds for row in rows) / 60
     findings = sum(row.findings for row in rows)
     missing = [name for name in HARNESSES if name not in {row.name for row in rows}]
     lines = [
-        "# Fuzzing: the last run",
+        "# Fuzzing: the last run of each reader",
         "",
         "Every reader under coverage-guided fuzzing, with the [hostile corpus](hostile.md) as seeds. A finding is an",
         f"error that is not one of ours, {SECONDS} s for one input, or {MEGABYTES} MB. Findings are mended and kept in",
@@ -281,7 +303,7 @@ def page(rows: list[Row]) -> str:
         "",
         f"{day}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; {versions}.",
         f"{inputs:,} inputs in {minutes:,.1f} minutes, {findings} findings.",
-        *([f"Not in this run: {', '.join(missing)}."] if missing else []),
+        *([f"Not run: {', '.join(missing)}."] if missing else []),
         "",
         "| reader | seconds | inputs | edges reached | findings |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -304,7 +326,9 @@ def main(arguments: list[str]) -> int:
         rows.append(run(name, asked.seconds))
         print(rows[-1], flush=True)
     if asked.page:
-        PAGE.write_text(page(rows), encoding="utf-8")
+        known = kept(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+        known |= {row.name: row for row in rows}
+        PAGE.write_text(page([known[name] for name in HARNESSES if name in known]), encoding="utf-8")
     return 1 if any(row.findings for row in rows) else 0
 
 

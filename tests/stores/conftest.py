@@ -6,11 +6,13 @@ import json
 import struct
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -126,3 +128,36 @@ def _bounded(file_bytes: int) -> Iterator[None]:
 def bounded() -> Callable[[int], AbstractContextManager[None]]:
     """Holds a block to 5 s and to twice the file plus 64 MiB of memory. Linux."""
     return _bounded
+
+
+@pytest.fixture
+def bucket():
+    """A directory of the file system in memory, of its own."""
+    name = f"memory://{uuid.uuid4().hex}"
+    yield name
+    system = fsspec.filesystem("memory")
+    if system.exists(name):
+        system.rm(name, recursive=True)
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A bucket of a server that speaks S3, and the URL of it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in told.items():
+            patch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        system = fsspec.filesystem("s3", skip_instance_cache=True)
+        system.makedirs("models", exist_ok=True)  # the server keeps what an earlier one of this process had
+        yield "s3://models"
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()

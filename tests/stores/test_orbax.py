@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import subprocess
 import sys
 
@@ -353,3 +354,39 @@ def test_a_checkpoint_that_changes_while_it_is_open_is_an_error(tmp_path, bits):
             ckpt.read("dense/kernel")
     with pytest.raises(errors.UnsupportedError, match="closed"):
         ckpt.read("dense/bias")
+
+
+def zeros_in_zstd(mebibytes):
+    """A frame of zstd of a thirty-thousandth of what it holds: runs of one byte."""
+    runs = mebibytes * 8
+    head = struct.pack("<I", 0xFD2FB528) + bytes([0x00, 0x58])
+    return head + b"".join(struct.pack("<I", 131_072 << 3 | 2 | (n == runs - 1))[:3] + b"\0" for n in range(runs))
+
+
+def crc32c(raw):
+    """The checksum of an index of shards."""
+    state = 0xFFFFFFFF
+    for byte in raw:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("zarr3", [False, True])
+def test_a_block_that_inflates_without_end_is_refused_at_the_size_that_it_should_have(tmp_path, bits, zarr3):
+    path = by_orbax(tmp_path / "ckpt", {"w": bits("float32", (64, 64))}, use_ocdbt=False, use_zarr3=zarr3)
+    (block,) = [file for file in (path / "w").rglob("0*") if file.is_file()] if zarr3 else [path / "w" / "0.0"]
+    bomb = zeros_in_zstd(2000)
+    if zarr3:
+        index = struct.pack("<QQ", 0, len(bomb))
+        bomb += index + struct.pack("<I", crc32c(index))
+    block.write_bytes(bomb)
+    code = (
+        "import resource, sys, tensorstore, stateregistry as sr\nfrom stateregistry import errors\n"
+        "ckpt = sr.open(sys.argv[1])\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    ckpt.read(next(iter(ckpt)))\nexcept errors.FileFormatError as error:\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 64 * 1024, "KiB"

@@ -12,7 +12,7 @@ import stateregistry as sr
 from stateregistry import errors
 from stateregistry.entry import Kind
 from stateregistry.stores.limits import Limits
-from stateregistry_torch.store import store
+from stateregistry_torch import store
 
 INDEX = "pytorch_model.bin.index.json"
 ONE, TWO = "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"

@@ -37,7 +37,9 @@ def check_dtype(dtype: str | None) -> str | None:
     """
     if dtype is None or dtype in _FLOATS or dtype in ("target", "lossless"):
         return dtype
-    raise PlanError(f"dtype={dtype!r}", plan=None, hint=f"it takes 'target', 'lossless', {', '.join(_FLOATS)}")
+    raise PlanError(
+        f"{dtype!r} is no dtype to cast to", plan=None, hint=f"it takes 'target', 'lossless', {', '.join(_FLOATS)}"
+    )
 
 
 def family(dtype: str) -> int:

@@ -119,7 +119,8 @@ class _Derivation:
     def _no_row(self, layer: Layer, ways: tuple[str, ...], rows: tuple[str, ...]) -> None:
         if rows:
             text = f"by its names it could be {' or '.join(rows)}, and no model says which"
-            hint = f'add a rule [[layer]] path = "{layer.path}" kind = "{rows[0]}", or give the model (like=)'
+            kind = likeliest(layer.path, rows)
+            hint = f'add a rule [[layer]] path = "{layer.path}" kind = "{kind}", or give the model (like=)'
             self.problems.append(PlanProblem("ambiguous", (layer.path,), text, hint))
         else:
             text = f"{self.dialect.name} has no layer {' or '.join(ways)}"
@@ -207,6 +208,16 @@ def _outermost(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         for layer in layers
         if not layer.inferred or any(deep.get(key, layer) is layer for key in layer.roles.values())
     )
+
+
+def likeliest(path: str, kinds: Sequence[str], /) -> str:
+    """The kind that a hint names as an example: the one that the path spells (`prelu1`, `LayerNorm`), else the first.
+
+    It is said and never done: a name is no proof of a kind.
+    """
+    words = "".join(letter for letter in path.lower() if letter.isalpha() or letter == "/").rsplit("/", 1)[-1]
+    spelled = [kind for kind in kinds if kind.replace("_", "") in words]
+    return max(spelled, key=len) if spelled else kinds[0]
 
 
 def _name_alike(layer: Layer, rows: Sequence[Declaration]) -> bool:

@@ -19,7 +19,7 @@ from stateregistry.conversion.planning.spectral import AT_ONCE, Formula, Iterati
 from stateregistry.conversion.rows import lines, row
 from stateregistry.conversion.rules.rules import Rules
 from stateregistry.conversion.side import Side
-from stateregistry.display import Displayed
+from stateregistry.display import Displayed, counted
 from stateregistry.entry import Kind
 from stateregistry.errors import AmbiguousAlignment, PlanError
 from stateregistry.layers import axes as algebra  # `axes` is a field of a move
@@ -164,7 +164,9 @@ class PlanProblem:
     answers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        names = " -> ".join(self.keys)
+        # Two keys are one move. Of more, the text says who may go where: arrows between all would read as a chain.
+        many = len(self.keys) > 2 and "..." not in self.keys
+        names = f"{self.keys[0]} and {len(self.keys) - 1} more" if many else " -> ".join(self.keys)
         head = f"{self.problem}: {names}: {self.text}" if names else f"{self.problem}: {self.text}"
         return f"{head}; {self.hint}" if self.hint else head
 
@@ -414,11 +416,11 @@ class Plan(Displayed):
         counts = Counter(move.op for move in self.moves)
         classes = Counter(move.cls for move in self.moves if move.op != "keep")
         kinds = Counter(self.target.entries[m.target].kind for m in self.moves if m.target and m.op != "keep")
-        verdict = "ok" if self.ok else f"NOT OK, {len(self.problems)} problems"
+        verdict = "ok" if self.ok else f"NOT OK, {counted(len(self.problems), 'problem')}"
         lines = [
             f"plan {self.source.dialect or 'unknown'} -> {self.target.dialect or 'unknown'}: {verdict}",
-            f"  {len(self.source.entries)} entries in, {len(self.target.entries)} out",
-            f"  written: {kinds[Kind.PARAMETER]} parameters and {kinds[Kind.BUFFER]} buffers",
+            f"  {counted(len(self.source.entries), 'entry')} in, {len(self.target.entries)} out",
+            f"  written: {counted(kinds[Kind.PARAMETER], 'parameter')} and {counted(kinds[Kind.BUFFER], 'buffer')}",
             "  moves: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items())),
             "  classes: " + ", ".join(f"{number} {name}" for name, number in sorted(classes.items())),
         ]

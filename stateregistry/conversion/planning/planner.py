@@ -123,7 +123,12 @@ class _Planner:
         self._rest_of_source()
         paths = (*(layer.path for layer in self.source.layers), *alignment.paths)
         dead = self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names)
-        for text in (*dead, *unused_orders(self.rules, self.source.layers, self.target.layers)):
+        seen = (
+            (pair.source, pair.target) for pair in alignment.layers
+        )  # some are made only where both sides are known
+        here, there = zip(*seen, strict=True) if alignment.layers else ((), ())
+        orders = unused_orders(self.rules, (*self.source.layers, *here), (*self.target.layers, *there))
+        for text in (*dead, *orders):
             self.problems.append(PlanProblem("rule", (), f"{text} matches nothing", "mend or delete the rule"))
         order = {key: number for number, key in enumerate(self.target.entries)}
         self.moves.sort(key=lambda move: order.get(move.target, len(order)))

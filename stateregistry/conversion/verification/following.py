@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Orders of layers that are given the same that are tried: those of four.
 _ORDERS: Final = 24
+#: Pairs of candidates of which each is tried on its own.
+_PAIRS: Final = 36
 #: Runs of the target, beside these for each layer of the source.
 RUNS: Final = 64
 _EACH: Final = 8
@@ -93,6 +95,8 @@ def follow(
     seen: tuple[Sequence[Call], Any],
     run: Run,
     tolerance: float,
+    *,
+    alike: bool = True,
 ) -> Followed:
     """Answer as many questions of a plan as activations can.
 
@@ -100,11 +104,12 @@ def follow(
         planned: makes the plan of some rules. rules: of the caller. first: the plan of these.
         seen: what the layers of the source were given, and its outputs. run: runs the target with the values of a plan.
         tolerance: the share of their scale that activations may differ by.
+        alike: the answers of one block are tried for all others at once.
 
     Raises:
         AmbiguousAlignment: two orders cannot be told apart clearly, or too many runs would be needed.
     """
-    return _Follower(planned, rules, seen, run, tolerance).run(first)
+    return _Follower(planned, rules, seen, run, tolerance, alike=alike).run(first)
 
 
 @final
@@ -116,12 +121,15 @@ class _Follower:
         seen: tuple[Sequence[Call], Any],
         run: Run,
         tolerance: float,
+        *,
+        alike: bool,
     ) -> None:
         self._planned, self._rules, self._run, self._tolerance = planned, rules, run, tolerance
         self._here = _first_calls(seen[0])
         self._expected = seen[1]
         self._most = RUNS + _EACH * len(self._here)
-        self._runs = self._misses = 0
+        self._runs = 0
+        self._misses = 0 if alike else _MISSES
         self._calls: Mapping[str, Call] = {}
         self._tried: list[str] = []
         self._tied: set[str] = set()
@@ -133,6 +141,8 @@ class _Follower:
         while any(problem.answers for problem in plan.problems):
             seen = seen or self._watch(plan)
             found, after = self._place(plan, answers, seen) if seen is not None else ((), None)
+            if not found and seen is not None:
+                found, after = self._onward(plan, answers)
             if not found:
                 break
             alike = self._elsewhere(plan, answers, found)
@@ -194,6 +204,27 @@ class _Follower:
             if len(group) == len(mates) and math.factorial(len(mates)) <= _ORDERS:
                 return self._order(group, mates, answers)
         return tuple(found), None
+
+    def _onward(self, plan: Plan, answers: tuple[Rename, ...]) -> tuple[tuple[Rename, ...], _Seen | None]:
+        """The one answer after which more calls agree than after any other: of arrays that nobody calls, the first used.
+
+        Nothing is taken where two answers are as good, or where one comes near.
+        """
+        before = self._score(plan)[0]
+        for problem in plan.problems:
+            if not problem.answers or len(problem.candidates) != len(problem.answers) or len(problem.answers) > _PAIRS:
+                continue
+            rows = []
+            for says in problem.answers:
+                made = (*answers, Rename(*says))
+                score, near, seen = self._score(self._answered(made))
+                rows.append((score, near, made[-1:], seen))
+            best = max(rows, key=lambda row: row[0])
+            others = [near for score, near, more, _ in rows if more is not best[2]]
+            if best[0] > before and all(near < best[0] for near in others):
+                self._tried.append(best[2][0].target)
+                return best[2], best[3]
+        return (), None
 
     def _groups(
         self, mine: Mapping[str, Colour], its: Mapping[str, Colour], calls: Mapping[str, Call]

@@ -22,7 +22,7 @@ from stateregistry.conversion.verification import gaps
 from stateregistry.conversion.verification.bisect import Found, Run, bisect
 from stateregistry.conversion.verification.departure import Departure
 from stateregistry.conversion.verification.gaps import TOLERANCE, Gap, number
-from stateregistry.display import Displayed
+from stateregistry.display import Displayed, counted
 from stateregistry.errors import PlanError, StateError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Verification(Displayed):
 
     def __str__(self) -> str:
         verdict = "EQUAL" if self.equal else "DIFFERENT"
-        lines = [f"{verdict}: {self.equal_entries} entries equal bit for bit, {len(self.differences)} differ"]
+        lines = [f"{verdict}: {counted(self.equal_entries, 'entry')} equal bit for bit, {len(self.differences)} differ"]
         lines += _cut([str(difference) for difference in self.differences])
         lines += _cut([f"a condition does not hold: {text}" for text in self.unmet])
         lines += _cut([f"not compared: {key}: {why}" for key, why in self.not_compared.items()])
@@ -109,7 +109,9 @@ class Verification(Displayed):
         if self.output_difference is not None and self.output_scale is not None:
             lines.append(f"  outputs differ by at most {Gap(self.output_difference, self.output_scale)}")
         if self.first_departure is not None:
-            lines.append(f"first departure, of {len(self.compared_layers)} layers that were compared:")
+            lines.append(
+                f"first departure, of {counted(len(self.compared_layers), 'layer', 'that was', 'that were')} compared:"
+            )
             lines += [f"  {line}" for line in str(self.first_departure).splitlines()]
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
@@ -304,7 +306,7 @@ def _run(name: str, registry: StateRegistry, function: Callable[..., Any], args:
 
 
 def _shown(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, tuple | list) else type(value).__name__
+    return counted(len(value), "value") if isinstance(value, tuple | list) else type(value).__name__
 
 
 def _own(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from stateregistry import errors
 from stateregistry_torch.dialect import DIALECT
+from stateregistry_torch.presence import INSTALL, is_of, require_torch
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
 
 T = TypeVar("T")
-
-INSTALL: Final = "pip install 'stateregistry[torch]'"
-
-
-def is_of(obj: object, module: str, name: str) -> bool:
-    """Whether an object is an instance of a class of torch, without importing anything."""
-    cls = getattr(sys.modules.get(module), name, None)
-    return cls is not None and isinstance(obj, cls)
 
 
 @final
@@ -131,18 +124,6 @@ def _explain_mapping(obj: Mapping[Any, Any]) -> str:
                 "or open the saved file with sr.open(path)"
             )
     return ""
-
-
-def require_torch(what: str, /) -> None:
-    """Import torch.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import torch  # noqa: F401  # only whether it is there
-    except ImportError as error:
-        raise errors.MissingDependencyError(f"{what} needs the package 'torch'", hint=INSTALL) from error
 
 
 adapter: Final = TorchAdapter()

@@ -3,15 +3,15 @@
 HDF5 can point to other files (external and soft links, external storage, virtual datasets) and can load a filter from a
 shared library when a value is read. All of that is refused before a value is read, and so is a dataset that was never written
 in full, which would read as zeros, and one that declares more than the file can hold. What lies in one stretch in a standard
-type is told by its place, so that it can be mapped. h5py parses the structure of the file; it is imported when one is opened.
+type is told by its place, so that it can be mapped. h5py parses the structure of the file, which a file can be made to survive
+badly: `child` runs this in a process of its own.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, final
 
 import numpy as np
 
@@ -19,58 +19,15 @@ from stateregistry import errors
 from stateregistry.entry import DTYPES, numpy_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    import io
+    from collections.abc import Iterator, Mapping
 
     from stateregistry.stores.limits import Limits
-    from stateregistry.stores.mapped import MappedFile
 
-MAGIC: Final = b"\x89HDF\r\n\x1a\n"
-INSTALL: Final = "pip install 'stateregistry[keras]'"
 #: Filters that are part of HDF5 itself: deflate, shuffle, fletcher32. Any other could be a shared library.
 _FILTERS: Final = {1: "deflate", 2: "shuffle", 3: "fletcher32"}
 #: Bytes that compressed datasets may declare whatever the file measures.
 _FREE: Final = 64 * 2**20
-
-
-@final
-class Stretch(io.RawIOBase):
-    """A stretch of an open file as a file of its own, for reading: what h5py is given instead of a path."""
-
-    def __init__(self, file: MappedFile, begin: int, size: int) -> None:
-        super().__init__()
-        self._file, self.begin, self.size, self._at = file, begin, size, 0
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._file.path
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill as much of a buffer as there is."""
-        target = memoryview(buffer).cast("B")
-        count = max(0, min(len(target), self.size - self._at))
-        target[:count] = self._file.read(self.begin + self._at, count)
-        self._at += count
-        return count
 
 
 @final
@@ -96,31 +53,42 @@ class Dataset:
         """Bytes of its values in memory."""
         return math.prod(self.shape) * DTYPES[self.dtype] if self.dtype is not None else 0
 
+    def as_row(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "path": self.path, "link": self.link, "shape": self.shape, "dtype": self.dtype, "opaque": self.opaque,
+            "offset": self.offset,
+        }  # fmt: skip
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """From what `as_row` gave."""
+        return cls(
+            tuple(row["path"]), row["link"], tuple(row["shape"]), row["dtype"], row["opaque"], row["offset"]
+        )  # fmt: skip
+
 
 @final
-class Hdf5:
+class Walk:
     """An HDF5 file, open for reading.
 
+    Args:
+        file: its bytes. where: what it is called in messages.
+        limits: what is believed of it.
+
     Raises:
-        MissingDependencyError: no h5py. FileFormatError: it is none, or damaged.
+        FileFormatError: it is none, or damaged.
     """
 
-    def __init__(self, stretch: Stretch, limits: Limits) -> None:
-        self._stretch, self._limits, self.where = stretch, limits, str(stretch.path)
-        try:
-            import h5py  # type: ignore[import-untyped]  # it ships no types
-        except ModuleNotFoundError as error:
-            message = f"{self.where}: reading an HDF5 file needs the package 'h5py'"
-            raise errors.MissingDependencyError(message, hint=INSTALL) from error
+    def __init__(self, file: io.RawIOBase, size: int, where: str, limits: Limits) -> None:
+        import h5py  # type: ignore[import-untyped]  # it ships no types
+
+        self._size, self._limits, self.where = size, limits, where
         self._h5py: Any = h5py
         try:
-            self._file = h5py.File(stretch, "r")
+            self._file = h5py.File(file, "r")
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise self._damaged(error) from error
-
-    def close(self) -> None:
-        """Release it. Idempotent."""
-        self._file.close()
 
     def datasets(self) -> Iterator[Dataset]:
         """Every dataset, in the order of their names.
@@ -136,26 +104,25 @@ class Hdf5:
                 raise
             raise self._damaged(error) from error
 
-    def read(self, dataset: Dataset) -> np.ndarray:
-        """The values of a dataset, an array of the caller's own.
+    def read(self, path: tuple[str, ...], dtype: str) -> np.ndarray:
+        """The values of a dataset, little-endian or big as this machine is.
 
         Raises:
             FileFormatError: they cannot be read.
         """
-        assert dataset.dtype is not None
         try:
-            found = self._file["/".join(dataset.path)][()]
+            found = self._file["/".join(path)][()]
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise self._damaged(error) from error
         array = np.asarray(found)
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
-        wanted = numpy_dtype(dataset.dtype)
+        wanted = numpy_dtype(dtype)
         if array.dtype != wanted:
             array = np.frombuffer(array.tobytes(), wanted).reshape(array.shape)
-        return np.array(array, order="C", copy=True)
+        return np.ascontiguousarray(array)
 
-    def attribute(self, path: tuple[str, ...], name: str) -> str:
+    def _attribute(self, path: tuple[str, ...], name: str) -> str:
         """A text that is an attribute of a group or dataset; empty where there is none such."""
         try:
             found = self._file["/".join(("", *path))].attrs.get(name, "")
@@ -214,7 +181,7 @@ class Hdf5:
         name = found.dtype.name
         if isinstance(kind, h5py.h5t.TypeOpaqueID):
             # Keras keeps bfloat16 as two bytes without a meaning, and says so.
-            if found.dtype.itemsize == 2 and self.attribute(path, "dtype") == "bfloat16":
+            if found.dtype.itemsize == 2 and self._attribute(path, "dtype") == "bfloat16":
                 return "bfloat16", ""
             return None, f"{found.dtype.itemsize} bytes without a dtype"
         if name not in DTYPES or found.dtype.names is not None or found.dtype.subdtype is not None:
@@ -227,7 +194,7 @@ class Hdf5:
         Raises:
             FileFormatError: they were never written in full, or declare more than the file can hold.
         """
-        h5py, layout, size = self._h5py, plist.get_layout(), self._stretch.size
+        h5py, layout, size = self._h5py, plist.get_layout(), self._size
         if layout == h5py.h5d.CHUNKED:
             chunk = plist.get_chunk()
             wanted = math.prod(-(-extent // step) for extent, step in zip(found.shape, chunk, strict=True))

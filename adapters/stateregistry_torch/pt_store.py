@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from stateregistry import errors
-from stateregistry_torch.adapter import INSTALL, require_torch
+from stateregistry_torch.presence import INSTALL, require_torch
 
 if TYPE_CHECKING:
     from stateregistry.registry import StateRegistry
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Bytes that tell one format from another.
 _HEAD: Final = 4096
+#: How a zip archive begins, and a pickle.
+_BEGINNINGS: Final = (b"PK\x03\x04", b"\x80")
 
 
 @final
@@ -33,12 +35,17 @@ class TorchStore:
 
     def sniff(self, path: Path, head: bytes, /) -> bool:
         """Whether the content is a torch file or an index of such, or a directory has one."""
-        from stateregistry.stores.torch_shards import in_folder, is_index
-        from stateregistry.stores.torch_zip import sniff_torch
+        if not head and not path.is_dir():
+            return False
+        if not head or head.lstrip().startswith(b"{"):
+            from stateregistry.stores.torch_shards import in_folder, is_index  # lazy: only for shards
 
-        if not head:
-            return path.is_dir() and in_folder(path) is not None
-        return is_index(path, head) or sniff_torch(path, head)
+            return is_index(path, head) if head else in_folder(path) is not None
+        if not head.startswith(_BEGINNINGS):
+            return False
+        from stateregistry.stores.torch_zip import sniff_torch  # lazy: a reader with all that it needs
+
+        return sniff_torch(path, head)
 
     def open(self, path: Path, /) -> FileRegistry:
         """A lazy, read-only registry over a torch file or an index. Runs nothing from a file.
