@@ -1,8 +1,9 @@
-"""How much longer than bare Python the cheapest things take: `import stateregistry` and `stateregistry --version`.
+"""How much longer than bare Python the cheapest things take: importing, `--version`, `--help`, `inspect` of a header.
 
-Each is timed as a paired ratio: bare Python and the command take turns, so that a slow moment of the machine falls on
-both, and the medians of the pairs are reported. Exits 1 where one of the limits is passed: 60 ms more than bare Python.
-`inspect` of a file and `--help` are shown beside them, without a limit of that kind.
+Each is timed as a pair: bare Python and the command take turns, so that a slow moment of the machine falls on both, and
+the medians of the pairs are reported. What counts is the processor time of the process, user and system: another program
+takes little of that, and much of the clock, which is shown beside it. Exits 1 where a promise is broken: 60 ms more than
+bare Python for an import, 100 for `--version` and `--help`, 200 for `inspect` of a safetensors file of 1,000 tensors.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import struct
 import subprocess
@@ -20,57 +22,68 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT_MS = 60.0
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "stateregistry")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One command, and whether it has to stay under the limit."""
+    """One command, and how many milliseconds more than bare Python it may take of a processor."""
 
     name: str
     command: tuple[str, ...]
-    limit: float | None
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What one process took, in milliseconds."""
+
+    processor: float
+    clock: float
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The medians over all pairs."""
+    """The medians over all pairs, in milliseconds."""
 
     case: Case
-    bare_ms: float
-    ms: float
-    more_ms: float
-    ratio: float
+    bare: float
+    processor: float
+    more: float
+    clock_more: float
 
     @property
     def passed(self) -> bool:
-        """Under the limit, or without one."""
-        return self.case.limit is None or self.more_ms <= self.case.limit
+        """Within the limit."""
+        return self.more <= self.case.limit
 
 
 #: As users run: with compiled modules kept, which the first, discarded run makes.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def seconds(command: tuple[str, ...]) -> float:
-    """Wall time of one run of a command that must succeed."""
-    start = time.perf_counter()
+def took(command: tuple[str, ...]) -> Took:
+    """One run of a command that must succeed. Nothing else may run as a child of this process meanwhile."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=ENVIRONMENT)
-    return time.perf_counter() - start
+    after, end = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    return Took(
+        1e3 * (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime),
+        1e3 * (end - start),
+    )
 
 
 def measure(case: Case, pairs: int) -> Timing:
     """Time a case against bare Python, taking turns, the first pair thrown away."""
     bare = (sys.executable, "-c", "pass")
-    seconds(bare), seconds(case.command)
-    found = [(seconds(bare), seconds(case.command)) for _ in range(pairs)]
+    took(bare), took(case.command)
+    found = [(took(bare), took(case.command)) for _ in range(pairs)]
     return Timing(
         case,
-        1e3 * statistics.median(a for a, _ in found),
-        1e3 * statistics.median(b for _, b in found),
-        1e3 * statistics.median(b - a for a, b in found),
-        statistics.median(b / a for a, b in found),
+        statistics.median(a.processor for a, _ in found),
+        statistics.median(b.processor for _, b in found),
+        statistics.median(b.processor - a.processor for a, b in found),
+        statistics.median(b.clock - a.clock for a, b in found),
     )
 
 
@@ -94,18 +107,18 @@ def main() -> int:
         file = Path(room) / "model.safetensors"
         write_file(file, 1000)
         cases = (
-            Case("import stateregistry", (sys.executable, "-c", "import stateregistry"), LIMIT_MS),
-            Case("stateregistry --version", (SCRIPT, "--version"), LIMIT_MS),
-            Case("stateregistry --help", (SCRIPT, "--help"), None),
-            Case("stateregistry inspect, 1,000 tensors", (SCRIPT, "inspect", str(file)), None),
+            Case("import stateregistry", (sys.executable, "-c", "import stateregistry"), 60),
+            Case("stateregistry --version", (SCRIPT, "--version"), 100),
+            Case("stateregistry --help", (SCRIPT, "--help"), 100),
+            Case("stateregistry inspect, 1,000 tensors", (SCRIPT, "inspect", str(file)), 200),
         )
         timings = [measure(case, options.pairs) for case in cases]
-    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {options.pairs} pairs each; medians\n")
-    print("| command | bare Python, ms | command, ms | more, ms | ratio | limit, ms |")
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {options.pairs} pairs each; medians, ms\n")
+    print("| command | bare Python, processor | command, processor | more | promised | more by the clock |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for t in timings:
-        limit = f"{t.case.limit:.0f}" if t.case.limit is not None else "-"
-        print(f"| {t.case.name} | {t.bare_ms:.1f} | {t.ms:.1f} | {t.more_ms:.1f} | {t.ratio:.2f} | {limit} |")
+        cells = (f"{t.bare:.0f}", f"{t.processor:.0f}", f"{t.more:.0f}", f"{t.case.limit:.0f}", f"{t.clock_more:.0f}")
+        print(f"| {t.case.name} | {' | '.join(cells)} |")
     late = [t.case.name for t in timings if not t.passed]
     if late:
         print(f"\nover the limit: {', '.join(late)}", file=sys.stderr)

@@ -33,7 +33,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!stateregistry\.).*"),
     ("py:class", r"stateregistry\.(conversion\.(side|planning\.spectral)|layers\.axes|streaming)\..*"),
-    ("py:class", r"stateregistry\.(plugins\.T|display\.Displayed)"),
+    ("py:class", r"stateregistry\.(plugins\.T|display\.Displayed|layers\.vocabulary\.Holder)"),
 ]
 
 myst_enable_extensions = ["colon_fence", "attrs_block"]

@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as room:
         xml = Path(room) / "soak.xml"
         command = [sys.executable, "-m", "pytest", "-m", "hypothesis or soak", f"--junitxml={xml}"]
-        command += ["-o", "junit_family=xunit1", *arguments]  # the later one has no room for what tests tell
+        command += ["-o", "junit_family=xunit1"]  # the later one has no room for what tests tell
+        command += ["-o", "faulthandler_timeout=0", *arguments]  # no hang: one test may take an hour here
         env = os.environ | {"HYPOTHESIS_PROFILE": "soak"}
         status = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
         rows = read(xml) if xml.exists() else []

@@ -406,8 +406,48 @@ def test_a_counter_of_statistics_that_changed_since_is_not_used_and_this_is_said
         ("pass overwrite=True to replace it", "give --overwrite to replace it"),
         ("choose a suffix of the list, or pass format=", "choose a suffix of the list, or give --format"),
         ("rename it, or say that you know: format='torch'", "rename it"),
+        ("say which one: sr.open('run.pt::model')", "say which one: run.pt::model"),
         ("check the path", "check the path"),
     ],
 )  # fmt: skip
 def test_hints_are_spelled_as_flags(hint, shown):
     assert spelled(hint) == shown
+
+
+def test_problems_that_differ_in_a_number_are_one_line_and_all_of_them_with_all(run, room):
+    arrays = {f"conv{n}/weight": np.full((4, 2 + n, 3, 3), n, np.float32) for n in range(1, 4)}
+    arrays |= {f"prelu{n}/weight": np.full(4, n, np.float32) for n in range(1, 4)}
+    sr.save(arrays, room / "bare.safetensors")
+    command = ("convert", "bare.safetensors", "out.msgpack", "--to", "flax-linen")
+    done = run(*command)
+    assert done.code == 1
+    lines = [line for line in done.out.splitlines() if "ambiguous: " in line and line.startswith("  !")]
+    assert [line.split(": ")[1] for line in lines] == ["conv{1..3}", "prelu{1..3}"]
+    # The kind that stands as an example is the one that the name spells: it is said, never done.
+    assert 'for each: add a rule [[layer]] path = "conv{1..3}" kind = "conv"' in lines[0]
+    assert 'path = "prelu{1..3}" kind = "prelu"' in lines[1]
+    assert "rules stand in a file, --rules FILE.toml" in done.out
+    listed = [line for line in run(*command, "--all").out.splitlines() if line.startswith("  ! ambiguous: ")]
+    assert len(listed) == len({line.split(": ")[1] for line in listed}) == 6
+
+
+def test_the_rules_that_a_plan_asks_for_answer_it(run, room):
+    arrays = {f"conv{n}/weight": np.full((4, 2 + n, 3, 3), n, np.float32) for n in range(1, 4)}
+    sr.save(arrays, room / "bare.safetensors")
+    rules = "".join(f'[[layer]]\npath = "conv{n}"\nkind = "conv"\n' for n in range(1, 4))
+    (room / "kinds.toml").write_text(rules, encoding="utf-8")
+    command = ("convert", "bare.safetensors", "out.msgpack", "--to", "flax-linen", "--rules", "kinds.toml")
+    assert run(*command, "--allow", "assumption").code == 0
+
+
+def test_convert_without_a_goal_says_which_there_are(run, file):
+    done = run("convert", file, "out.npz")
+    assert done.code == 2
+    for word in ("--to torch", "changes the file alone", "--to flax-linen", "--like MODULE:FACTORY"):
+        assert word in done.err
+
+
+def test_an_adapter_that_is_not_there_gets_the_one_that_was_meant(run, file):
+    done = run("convert", file, "out.npz", "--to", "flax_linen")
+    assert done.code == 2
+    assert "did you mean 'flax-linen'?" in done.err

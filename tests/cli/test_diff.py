@@ -200,3 +200,18 @@ def test_the_numbers_of_a_difference_are_in_the_document(run, file, changed):
     assert row["rel_l2"] == 2
     assert row["max_rel"] == row["mean_rel"] == 2
     assert row["mean_abs"] > 0
+
+
+def test_where_nothing_was_chosen_nothing_is_said_to_be_equal(run, file, changed):
+    done = run("diff", file, changed, "--only", "nothing/*")
+    assert done.out.startswith("undecided: ")
+    assert run("diff", file, changed, "--only", "nothing/*", "--json").json["equal"] is False
+    assert "did you mean 'buffer'?" in run("diff", file, changed, "--only", "bufer").err
+
+
+def test_two_states_without_entries_are_equal(run, room):
+    sr.save({}, room / "empty.safetensors")
+    done = run("diff", "empty.safetensors", "empty.safetensors")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("equal: empty.safetensors and empty.safetensors: both are empty")
+    assert run("diff", "empty.safetensors", "empty.safetensors", "--json").json["equal"] is True

@@ -42,7 +42,7 @@ def test_a_command_that_code_of_others_ends_is_an_error(run, monkeypatch, file):
     def leaves(*arguments, **options):
         raise SystemExit(0)
 
-    monkeypatch.setattr(sr.stores.api, "open", leaves)
+    monkeypatch.setattr(sr.stores.opening, "open", leaves)
     done = run("inspect", file)
     assert (done.code, done.out) == (2, "")
     assert "ended the program: sys.exit(0)" in done.err

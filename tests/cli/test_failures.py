@@ -206,7 +206,7 @@ def test_a_file_that_may_not_be_read_is_refused(run, room, file, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(13, "Permission denied", "model.safetensors")
 
-    monkeypatch.setattr("stateregistry.stores.api.open", forbidden)
+    monkeypatch.setattr("stateregistry.stores.opening.open", forbidden)
     checked(run("inspect", file), 2, "Permission denied: model.safetensors")
 
 

@@ -224,3 +224,34 @@ def test_statistics_of_a_template_without_values_are_none(run, room):
     done = run("inspect", "factories:abstract", "--stats", "--html", "page.html")
     assert done.code == 0
     assert done.err == "the page is page.html\n"
+
+
+@pytest.mark.parametrize("prefix", ["module", "_orig_mod", "_orig_mod/module"])
+def test_a_wrapper_around_every_name_is_told_with_the_command_that_takes_it_away(run, room, model, prefix):
+    plain = sr.snapshot(model)
+    sr.save({f"{prefix}/{key}": value for key, value in plain.items()}, room / "wrapped.safetensors")
+    told = run("inspect", "wrapped.safetensors").out
+    assert f"all {len(plain)} names begin with {prefix}/" in told
+    assert f"stateregistry rename FILE OUT --name {prefix}= " in told
+    assert run("rename", "wrapped.safetensors", "plain.safetensors", "--name", f"{prefix}=").code == 0
+    assert "names begin with" not in run("inspect", "plain.safetensors").out
+
+
+def test_one_name_alone_is_under_no_wrapper(run, room):
+    sr.save({"module/weight": np.ones(3, np.float32)}, room / "one.safetensors")
+    assert "names begin with" not in run("inspect", "one.safetensors").out
+
+
+def test_a_file_without_entries_says_so_and_shows_no_empty_tables(run, room):
+    sr.save({}, room / "empty.safetensors")
+    done = run("inspect", "empty.safetensors", "--stats", "--all")
+    assert done.code == 0
+    assert done.out.startswith("empty.safetensors: safetensors file, which holds no entry\n")
+    assert "every entry" not in done.out
+    assert "values" not in done.out
+
+
+def test_a_dtype_that_no_entry_has_is_answered_with_those_that_there_are(run, file):
+    done = run("inspect", file, "--dtype", "flaot32")
+    assert done.code == 1
+    assert "none is 'flaot32', there is float32, int64" in done.err

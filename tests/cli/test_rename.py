@@ -19,7 +19,7 @@ def test_a_prefix_is_left_away(run, room):
     torch.save(torch.nn.DataParallel(inner).state_dict(), room / "ddp.pt")
     done = run("rename", "ddp.pt", "plain.pt", "--name", "module=")
     assert done.code == 0
-    assert "7 of 7 entries have another name, 0 are left out" in done.out
+    assert "7 of 7 entries under another name, 0 left out" in done.out
     found = torch.load(room / "plain.pt", weights_only=True)
     assert set(found) == set(inner.state_dict())
     assert all(torch.equal(found[name], value) for name, value in inner.state_dict().items())

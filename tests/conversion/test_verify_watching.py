@@ -245,3 +245,51 @@ def test_a_frozen_reference_model_computes_nothing_and_says_so() -> None:
     other.add_module("0", Linear(SIDE, SIDE, rng=1))
     found = check(one.freeze(), one, one, lambda x: one(x) + 1)
     assert "a cannot be watched" in found.notes[0]
+
+
+# -------------------------------------------------------------------- layers with a call of the author's
+
+
+class Offset(torch.nn.Embedding):
+    """A table of positions that is called with a mask, as OPT has it."""
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        return super().forward(mask.cumsum(-1))
+
+
+class LinenOffset(nn.Embed):
+    def __call__(self, mask):
+        return super().__call__(mask.cumsum(-1))
+
+
+class Positions(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.dense = Offset(9, SIDE), torch.nn.Linear(SIDE, SIDE)
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.table(mask))
+
+
+class LinenPositions(nn.Module):
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, mask):
+        return self.scale * nn.Dense(SIDE, name="dense")(self.scale * LinenOffset(9, SIDE, name="table")(mask))
+
+
+def test_a_layer_whose_call_has_other_arguments_is_not_compared_and_the_others_are() -> None:
+    mask = np.ones((2, 5), np.int32)
+    net, right, wrong = Positions().eval(), LinenPositions(), LinenPositions(1.5)
+    done = sr.convert(net, sr.of(right.init(jax.random.key(0), mask), module=right, args=(mask,)))
+
+    def run(values: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.from_numpy(values)).numpy()
+
+    target = sr.of(done.target, module=wrong, args=(mask,))
+    found = sr.verify(net, target, plan=done.plan, forward=(run, lambda x: wrong.apply(done.target, x), mask))
+    assert not found.outputs_equal()
+    assert found.first_departure is not None
+    assert "dense" in str(found.first_departure)

@@ -20,6 +20,16 @@ from stateregistry.cli.app import group
 ROOT = Path(__file__).resolve().parents[2]
 RULES = '[[rename]]\nsource = "encoder/layer/{i}"\ntarget = "blocks/{i}"\n'
 HARNESS = '"""A harness of one\'s own."""\n\nfrom stateregistry_numpy.harness import mutable as harness\n'
+NET = """\
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16)
+        self.head = torch.nn.Linear(16, 10)
+"""
 #: Options that keep a run of the suite short: one check instead of hundreds.
 SHORT = {"conform": ["--check", "keys.joining_and_splitting_are_inverse"]}
 
@@ -53,6 +63,12 @@ def prepared(tmp_path_factory):
     (folder / "mypackage" / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
     (folder / "mypackage" / "harness.py").write_text(HARNESS, encoding="utf-8")
     (folder / "conformance.toml").write_text("# nothing is known to fail\n", encoding="utf-8")
+    (folder / "net.py").write_text(NET, encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-c", "import net, torch; torch.save(net.Net().state_dict(), 'model.pt')"],
+        check=True,
+        cwd=folder,
+    )
     for directory in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):
         (folder / directory).mkdir(parents=True)
     for line in examples_of("convert")[:2]:  # the second reads what the first has written, and other commands both
@@ -100,3 +116,29 @@ def test_the_example_runs(folder, command, line, monkeypatch):
     # Two states that differ are an answer too.
     assert done.returncode in ({0, 1} if command == "diff" else {0}), line + done.stdout + done.stderr
     assert done.stdout
+
+
+def test_the_first_steps_lead_from_a_file_to_a_checked_one_and_a_page_that_explains_it(folder):
+    """What `stateregistry --help` says, in a folder with a checkpoint and the code of its model."""
+    (folder / "model.msgpack").unlink()
+    (folder / "model.msgpack.stateregistry.json").unlink()
+    environment = os.environ | {"COLUMNS": "200"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "stateregistry", "--help"], check=True, capture_output=True, text=True, env=environment
+    )
+    steps = [line.strip() for line in shown.stdout.splitlines() if line.startswith("    stateregistry ")]
+    assert [step.split()[1] for step in steps] == ["inspect", "convert", "verify"]
+    for step in steps:
+        words = [sys.executable, "-m", "stateregistry", *shlex.split(step)[1:]]
+        done = subprocess.run(words, check=False, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, step + done.stdout + done.stderr
+    assert done.stdout.startswith("equal: model.pt and model.msgpack")
+    assert "Content-Security-Policy" in (folder / "plan.html").read_text(encoding="utf-8")
+
+
+def test_commands_are_listed_in_the_order_of_their_use():
+    shown = subprocess.run(
+        [sys.executable, "-m", "stateregistry", "--help"], check=True, capture_output=True, text=True
+    )
+    listed = [line.split()[0] for line in shown.stdout.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    assert listed[:3] == ["inspect", "convert", "verify"]

@@ -5,9 +5,12 @@ Every check runs in an interpreter of its own. `test_the_check_itself_can_fail` 
 
 from __future__ import annotations
 
+import json
+import struct
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +104,79 @@ def test_opening_a_file_imports_no_framework(tmp_path):
             assert file.read("w").tolist() == [0, 1, 2, 3]
     """
     assert imported(code, (*FRAMEWORKS, "safetensors")) == []
+
+
+# ------------------------------------------------------------------------------------------------------ the command line
+
+#: What looking at the header of a safetensors file has no use for.
+UNUSED = (
+    *FRAMEWORKS, "numpy", "ml_dtypes", "rich", "fsspec", "h5py", "tensorstore", "msgpack", "safetensors", "xxhash",
+    "concurrent.futures",
+)  # fmt: skip
+#: Rooms of ours, and the readers of the other formats, which are asked all the same whether the file is theirs.
+OTHER_ROOMS = (
+    "stateregistry.streaming.engine", "stateregistry.conversion", "stateregistry.alignment", "stateregistry.layers",
+    "stateregistry.pages", "stateregistry.tools", "stateregistry.stores.api", "stateregistry.stores.gguf",
+    "stateregistry.stores.keras", "stateregistry.stores.npz", "stateregistry.stores.torch_zip",
+    "stateregistry.stores.torch_dcp", "stateregistry_torch.plugin", "stateregistry_torch.declared",
+    "stateregistry_flax.plugin", "stateregistry_flax.declared", "stateregistry_flax.msgpack_store",
+    "stateregistry_flax.orbax_store",
+)  # fmt: skip
+
+
+def header_only(path: Path, tensors: int) -> Path:
+    """A safetensors file of many small tensors, by the letter of the format. Its length begins with no other's magic."""
+    header = {
+        f"block.{i // 4}.layer{i % 4}.weight": {"dtype": "F32", "shape": [4], "data_offsets": [16 * i, 16 * i + 16]}
+        for i in range(tensors)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * ((8 - len(text)) % 256)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(16 * tensors))
+    return path
+
+
+def running(*arguments: str) -> str:
+    """Code that runs a command as the script does, and goes on when it has ended."""
+    return f"""
+        import sys
+        sys.argv = ["stateregistry", *{list(arguments)!r}]
+        from stateregistry.cli import main
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, end.code
+    """
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("inspect", "--help"), ("convert", "--help")])
+def test_help_loads_nothing_that_it_does_not_need(arguments):
+    heavy = (*UNUSED, *OTHER_ROOMS, "importlib.metadata", "stateregistry.registry", "stateregistry.plugins")
+    assert imported(running(*arguments), heavy) == []
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--match", "block/1*"), ("--depth", "1")])
+def test_looking_at_a_header_loads_its_own_reader_and_no_numpy(tmp_path, more):
+    file = header_only(tmp_path / "model.safetensors", 1000)
+    expected = ["stateregistry.stores.safetensors"]
+    assert imported(running("inspect", str(file), *more), (*UNUSED, *OTHER_ROOMS, *expected)) == expected
+
+
+def test_every_store_is_asked_before_a_file_is_opened(tmp_path, monkeypatch):
+    from stateregistry import plugins
+    from stateregistry.stores.opening import open as open_file
+
+    class Asked:
+        def __init__(self, name: str) -> None:
+            self.name, self.suffixes, self.asked = name, (".asked",), 0
+
+        def sniff(self, path: Path, head: bytes, /) -> bool:
+            self.asked += 1
+            return False
+
+    strangers = {name: Asked(name) for name in ("aaa", "zzz")}
+    known = {**plugins.stores(), **strangers}
+    monkeypatch.setattr(plugins, "stores", lambda: known)
+    with open_file(header_only(tmp_path / "model.safetensors", 3)) as file:
+        assert len(file) == 3
+    assert [stranger.asked for stranger in strangers.values()] == [1, 1]

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from stateregistry_conformance import page
+from stateregistry_conformance.check import PROFILES
 from stateregistry_conformance.levels import level
 from stateregistry_conformance.page import CombineError, columns, render
 from stateregistry_conformance.report import Report, from_json
@@ -152,6 +153,12 @@ def test_a_report_of_another_suite_is_shown_without_a_level(made):
     text = drawn(old)
     assert "it was made by another suite" in text
     assert '<article class="card bad">' in text
+
+
+def test_a_sound_report_of_the_quick_profile_has_no_level_and_is_no_failure(made):
+    assert '<article class="card plain">' in drawn(made(profile=PROFILES["quick"]))
+    failed = made({"SR-KEY-001": Status.FAIL}, profile=PROFILES["quick"])
+    assert '<article class="card bad">' in drawn(failed)
 
 
 def test_a_row_without_a_reproduction_still_has_a_reason(made):

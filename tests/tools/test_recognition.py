@@ -193,7 +193,7 @@ def test_tolerances_are_as_asked(rtol, atol, close):
     d = sr.diff(a, b, rtol=rtol, atol=atol)
     assert d.equal is close
     assert (len(d.close), len(d.values)) == ((1, 0) if close else (0, 1))
-    assert str(d).startswith("close: 1 entries" if close else "different: 1 with other values")
+    assert str(d).startswith("close: 1 entry of" if close else "different: 1 with other values")
     assert d.to_json()["equal"] is close
 
 

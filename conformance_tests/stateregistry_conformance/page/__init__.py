@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, final
 from stateregistry.errors import StateError
 from stateregistry.report.spelling import printable
 from stateregistry_conformance.identity import requirements_digest
+from stateregistry_conformance.levels import problems
 from stateregistry_conformance.specification import VERSION, Requirement, excluded, requirements
 from stateregistry_conformance.verdict import Row, Status
 
@@ -161,7 +162,7 @@ def _cards(made: Sequence[Column]) -> Iterator[str]:
     for column in made:
         header = column.report.header
         counts = Counter(column.report.statuses.values())
-        kind = "good" if column.level.name != "none" else "bad"
+        kind = "good" if column.level.name != "none" else "plain" if _falls_short(column.report) else "bad"
         yield f'<article class="card {kind}">'
         yield f"<h2>{escape(column.name)} <small>{escape(header.adapter_version)}</small></h2>"
         yield f'<p class="level">{escape(_standing(column))}</p>'
@@ -172,11 +173,16 @@ def _cards(made: Sequence[Column]) -> Iterator[str]:
             chips = "".join(f"<li>{escape(name)}</li>" for name in header.capabilities)
             yield f'<ul class="chips" aria-label="Capabilities that it claims">{chips}</ul>'
         if column.level.reasons:
-            yield f"<details><summary>{'Why no level' if kind == 'bad' else 'What is left open'}</summary><ul>"
+            yield f"<details><summary>{'What is left open' if kind == 'good' else 'Why no level'}</summary><ul>"
             yield from (f"<li>{escape(reason)}</li>" for reason in column.level.reasons)
             yield "</ul></details>"
         yield "</article>"
     yield "</section>"
+
+
+def _falls_short(report: Report) -> bool:
+    """Whether a report is sound and all of it is kept, and only too little was tried for a level."""
+    return report.conformant and report.header.profile.name != "full" and not problems(report)
 
 
 def _standing(column: Column) -> str:
