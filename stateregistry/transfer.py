@@ -80,7 +80,8 @@ def load(target: Any, source: Any = _NOTHING, allow: Collection[str] = ()) -> St
             known[canonical], names[canonical] = array, key
     try:
         parts = {aliases.get(key, key) for key in boxes}
-        return registry._write(known, entries, parts)  # noqa: SLF001  # as replace, which would copy everything once more
+        more = (parts,) if parts else ()  # a registry that holds no parts may not know of them
+        return registry._write(known, entries, *more)  # noqa: SLF001  # as replace, which would copy everything once more
     except errors.LoadError:
         raise
     except errors.MismatchError as error:

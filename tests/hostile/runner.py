@@ -3,7 +3,7 @@
 A file is opened as anybody would (`sr.open`) and every value is read and viewed. The process is a fork of one that has all
 readers loaded; it may not allocate more than twice the file and some, has five seconds of a processor (and thirty by the
 clock, as the machine may have other work), and is watched: a call that runs a program, unpickles, connects or opens a file
-outside of the folder is noted, and so is a file that appears in it.
+outside of the folder is noted, and so is a file that appears in it. The process in which HDF5 is parsed is watched too.
 
     python -m hostile.runner FOLDER < MANIFEST.json > OUTCOMES.json
 """
@@ -193,6 +193,7 @@ def _child(row: dict[str, Any], pipe: int) -> None:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
     idle = _field(Path("/proc/self/status").read_text(encoding="ascii"), "VmRSS")
+    apart = _watched_apart(row["folder"] + "-apart")
     sys.addaudithook(_Watch(seen, row["folder"]))
     begin = time.process_time()
     try:
@@ -201,12 +202,41 @@ def _child(row: dict[str, Any], pipe: int) -> None:
         verdict, text = "crash", "".join(traceback.format_exception(error))[-4000:]
     took = time.process_time() - begin
     peak = _field(Path("/proc/self/status").read_text(encoding="ascii"), "VmHWM")
+    seen += apart.noted()
     if seen:
         verdict, text = "executed", "; ".join(seen[:5])
-    told = json.dumps({"verdict": verdict, "text": text, "seconds": took, "memory": peak - idle})
+    told = json.dumps({"verdict": verdict, "text": text, "seconds": took, "memory": peak - idle + apart.memory()})
     with os.fdopen(pipe, "wb") as out:
         out.write(told.encode())
     os._exit(0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """What the process in which HDF5 is parsed noted: see `hostile.apart`."""
+
+    path: Path
+
+    def noted(self) -> list[str]:
+        """What it did that no reader has to do."""
+        return [line[2:] for line in self._lines() if line.startswith("! ")]
+
+    def memory(self) -> int:
+        """Bytes at its peak beyond what it had before it saw a file; 0 where there was none."""
+        found = [int(line) for line in self._lines() if line.isdecimal()]
+        return max(found) - found[0] if found else 0
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+
+
+def _watched_apart(notes: str) -> _Apart:
+    """Have HDF5 parsed by a process that is watched like this one; what it notes goes to a file beside the folder."""
+    from stateregistry.stores.hdf5 import file
+
+    file.COMMAND = (sys.executable, "-P", "-m", "hostile.apart", notes)  # type: ignore[misc]
+    return _Apart(Path(notes))
 
 
 def _look(sr: Any, path: str, options: dict[str, Any]) -> tuple[str, str]:
@@ -235,10 +265,19 @@ class _Watch:
 
     def __init__(self, seen: list[str], folder: str) -> None:
         self._seen = seen
-        self._allowed = (os.path.realpath(folder), f"/proc/{os.getpid()}/", "/proc/meminfo", "/sys/", *_code())
+        self._allowed = (
+            os.path.realpath(folder),
+            f"/proc/{os.getpid()}/",
+            "/proc/meminfo",
+            "/sys/",
+            os.devnull,
+            *_code(),
+        )
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """Take note."""
+        if event == "subprocess.Popen" and tuple(args[1])[:4] == (sys.executable, "-P", "-m", "hostile.apart"):
+            return  # which notes for itself
         if event in RUNS or event in REACHES or event in CHANGES or event == "pickle.find_class":
             self._seen.append(f"{event} {str(args)[:200]}")
         elif event == "open" and isinstance(args[0], (str, bytes)):

@@ -328,7 +328,7 @@ FAULTS = (
         lambda f: written(f, proto(b"]" + b"q\x00" * 100_000 + b"."), RECORDS), "pickle_steps=50,000",
         options=(("limits", {"pickle_steps": 50_000}),),
     ),
-    Fault(READER, "containers that share one another", "20 levels of 10", _shared(20), "more than one state"),
+    Fault(READER, "containers that share one another", "20 levels of 10", _shared(20), "its state further down"),
     Fault(READER, "containers that share one another", "60 levels of 10", _shared(60), opaque=("w",)),
     *(Fault(READER, k, n, lambda f, m=m: changed(good(f), m[0]), m[1]) for k, n, m in rows(ARCHIVES)),
     *(Fault(READER, k, n, lambda f, m=m: changed(large(f), m[0]), m[1]) for k, n, m in rows(LARGE)),

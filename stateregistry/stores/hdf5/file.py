@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from stateregistry.stores.mapped import MappedFile
 
 INSTALL: Final = "pip install 'stateregistry[keras]'"
+#: What parses: the same Python, and not what lies in the current directory.
+COMMAND: Final = (sys.executable, "-P", "-m", "stateregistry.stores.hdf5.child")
 #: Seconds without a word from the child after which the file is said to be at fault.
 PATIENCE: Final = 60.0
 #: Bytes that the row of one dataset can have: a name within the limits, spelled in JSON, and a shape.
@@ -198,8 +200,8 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 def _started() -> subprocess.Popen[bytes]:
     """The child: the same Python, with the same places to import from."""
     paths = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "stateregistry.stores.hdf5.child"],
+    return subprocess.Popen(  # noqa: S603  # our own module
+        COMMAND,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
         env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
     )  # fmt: skip
