@@ -83,7 +83,7 @@ def tie(
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
     if not votes.conflict and len(xs) <= BESIDE:
-        votes.add(_beside(xs, ys, anchors))
+        votes.add(_beside(xs, ys, anchors, source, target))
     numbered, doubt = _by_numbers(xs, ys, source, target, population)
     if not votes.conflict and numbered:
         votes.add(numbered)
@@ -312,10 +312,13 @@ def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item,
     return items[at], near[at][0] > depth or near[at][1] > shared  # what all of them share says nothing of one
 
 
-def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> list[Tied]:
+def _beside(
+    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View
+) -> list[Tied]:
     """What stands closest to a decided one on both sides, if all that are decided agree.
 
     Both have to be close in the same: a word that one shares with its neighbour says nothing of a number on the other side.
+    A number that runs against the order of its side says nothing of a neighbour's.
     """
     found: dict[int, Tied] = {}
     taken: dict[int, Tied] = {}
@@ -326,6 +329,8 @@ def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> 
             continue
         if not one[1] and _rank(one[0], xs) != _rank(two[0], ys):
             continue  # counted from elsewhere on one side: the same number is another one
+        if not one[1] and not (_runs(one[0], xs, source) and _runs(two[0], ys, target)):
+            continue
         x, y = one[0], two[0]
         made = Tied(x, y, f"beside {_name(anchor.source)} = {_name(anchor.target)}", anchor.grade)
         for known in (found.get(id(x)), taken.get(id(y))):
@@ -334,6 +339,11 @@ def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> 
         if id(x) not in found or anchor.grade == "certain":
             found[id(x)] = taken[id(y)] = made
     return list(found.values())
+
+
+def _runs(item: Item, items: Sequence[Item], view: View) -> bool:
+    """Whether those of the name of an item are declared or called in the order of their numbers."""
+    return in_order(sorted((one for one in items if one.stems == item.stems), key=lambda one: one.numbers), view)
 
 
 def _rank(item: Item, items: Sequence[Item]) -> int:

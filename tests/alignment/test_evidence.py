@@ -71,6 +71,17 @@ def test_a_place_in_a_list_is_no_number_beside_others() -> None:
     assert toy.judge(toys, toys, plan) == "right"
 
 
+def test_a_number_that_runs_against_its_order_says_nothing_of_a_neighbours() -> None:
+    toys = toy.model([
+        ("layer_norm", (6,), "norms.0", "LayerNorm_1"), ("linear", (6, 9), "mixers.0.inner", "Mix_0/Dense_0"),
+        ("linear", (9, 6), "mixers.0.outer", "Mix_0/Dense_1"), ("layer_norm", (6,), "norms.1", "LayerNorm_0"),
+        ("linear", (6, 9), "mixers.1.inner", "Mix_1/Dense_0"), ("linear", (9, 6), "mixers.1.outer", "Mix_1/Dense_1"),
+    ])  # fmt: skip
+    assert "LayerNorm_0" not in {placed(toy.planned(toys, toys, typed=TYPED)).get("norms/0")}
+    plan = toy.planned(toys, toys, typed=TYPED, allow=("assumption",))
+    assert not plan.ok or toy.judge(toys, toys, plan) == "right"
+
+
 def test_a_name_that_is_counted_against_its_order_is_no_equal_name() -> None:
     toys = toy.model([("linear", (6, 6), "fc1", "fc0"), ("linear", (6, 6), "fc0", "fc1")])
     away = (*toys, *toy.model([("linear", (6, n), f"a{n}", f"Z{n}z") for n in range(7, 16)]))
