@@ -312,9 +312,7 @@ def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item,
     return items[at], near[at][0] > depth or near[at][1] > shared  # what all of them share says nothing of one
 
 
-def _beside(
-    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View
-) -> list[Tied]:
+def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View) -> list[Tied]:
     """What stands closest to a decided one on both sides, if all that are decided agree.
 
     Both have to be close in the same: a word that one shares with its neighbour says nothing of a number on the other side.
