@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stateregistry._version import __version__ as __version__
+from stateregistry.lazily import attributes
 
 if TYPE_CHECKING:
     from stateregistry import errors as errors
@@ -73,18 +74,7 @@ __all__ = ["__version__", *_HOMES]
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            message = f"module 'stateregistry' has no attribute {name!r}"
-            raise AttributeError(message)
-        import importlib
-
-        module = importlib.import_module(home)
-        value = module if name in _MODULES else getattr(module, name)
-        globals()[name] = value
-        return value
+    __getattr__ = attributes(__name__, _HOMES, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,9 @@ It knows no other adapter.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stateregistry.lazily import attributes
 
 if TYPE_CHECKING:
     from stateregistry_flax.declared import bare as bare
@@ -18,29 +20,19 @@ if TYPE_CHECKING:
 
 #: Public name -> the module that has it. None of them is the name of a module, which would take its place.
 _HOMES = {
-    "bare": "declared",
-    "linen": "plugin",
-    "msgpack": "stores",
-    "nnx": "plugin",
-    "orbax": "stores",
-    "register_layer": "declared",
+    "bare": ".declared",
+    "linen": ".plugin",
+    "msgpack": ".stores",
+    "nnx": ".plugin",
+    "orbax": ".stores",
+    "register_layer": ".declared",
 }
 
 __all__ = ["bare", "linen", "msgpack", "nnx", "orbax", "register_layer"]
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            message = f"module 'stateregistry_flax' has no attribute {name!r}"
-            raise AttributeError(message)
-        import importlib
-
-        value = getattr(importlib.import_module(f"stateregistry_flax.{home}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from stateregistry.lazily import attributes
 from stateregistry_numpy.adapter import frozen as frozen
 from stateregistry_numpy.adapter import mutable as mutable
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 #: Public name -> the module that has it.
 _HOMES = {
-    "Abstract": "cells", "Buffer": "cells", "Parameter": "cells", "Rng": "cells",
-    "FrozenModel": "tree",
-    "BatchNorm": "layers", "Conv": "layers", "Embedding": "layers", "LayerNorm": "layers", "Linear": "layers",
-    "ReLU": "layers",
-    "Module": "module", "Sequential": "module",
+    "Abstract": ".cells", "Buffer": ".cells", "Parameter": ".cells", "Rng": ".cells",
+    "FrozenModel": ".tree",
+    "BatchNorm": ".layers", "Conv": ".layers", "Embedding": ".layers", "LayerNorm": ".layers", "Linear": ".layers",
+    "ReLU": ".layers",
+    "Module": ".module", "Sequential": ".module",
 }  # fmt: skip
 
 __all__ = [  # noqa: PLE0604  # the rest of the names is the table
@@ -44,17 +45,7 @@ __all__ = [  # noqa: PLE0604  # the rest of the names is the table
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            message = f"module 'stateregistry_numpy' has no attribute {name!r}"
-            raise AttributeError(message)
-        import importlib
-
-        value = getattr(importlib.import_module(f"stateregistry_numpy.{home}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stateregistry.lazily import attributes
 
 if TYPE_CHECKING:
     from stateregistry_torch.declared import bare as bare
@@ -15,23 +17,13 @@ if TYPE_CHECKING:
     from stateregistry_torch.pt_store import store as store
 
 #: Public name -> the module that has it. None of them is the name of a module, which would take its place.
-_HOMES = {"adapter": "plugin", "bare": "declared", "register_layer": "declared", "store": "pt_store"}
+_HOMES = {"adapter": ".plugin", "bare": ".declared", "register_layer": ".declared", "store": ".pt_store"}
 
 __all__ = ["adapter", "bare", "register_layer", "store"]
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            message = f"module 'stateregistry_torch' has no attribute {name!r}"
-            raise AttributeError(message)
-        import importlib
-
-        value = getattr(importlib.import_module(f"stateregistry_torch.{home}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,9 @@ first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from stateregistry.lazily import attributes
 
 if TYPE_CHECKING:
     from stateregistry.casting import cast as cast
@@ -52,17 +54,7 @@ __all__ = list(_HOMES)
 
 
 if not TYPE_CHECKING:  # to a type checker, a name that is not above is an error
-
-    def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
-        if home is None:
-            message = f"module 'stateregistry.tools' has no attribute {name!r}"
-            raise AttributeError(message)
-        import importlib
-
-        value = getattr(importlib.import_module(home), name)
-        globals()[name] = value
-        return value
+    __getattr__ = attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
