@@ -1,5 +1,6 @@
 """The pages in a real browser: no error, no request, no violation of accessibility; they search, zoom, select and fold.
 
+What an address names is revealed when the browser says that it changed, a moment after the click: such tests wait, by `expect`.
 Needs Chromium. Where there is none the tests are skipped on a developer's machine and fail in CI.
 """
 
@@ -11,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 PAGES = ("inspect", "diff", "plan", "refused", "hostile", "hostile_diff", "hostile_plan")
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
@@ -85,31 +87,31 @@ def test_what_is_found_sorts_and_leads_to_its_line(opened):
     assert page.locator("#found th[aria-sort]").get_attribute("aria-sort") == "ascending"
     page.locator("#found td a").first.click()
     line = page.locator(":target")
-    assert "weight" in line.locator("summary").first.inner_text()
-    assert line.locator("summary").first.is_visible()
+    expect(line.locator("summary").first).to_contain_text("weight")
+    expect(line.locator("summary").first).to_be_visible()
 
 
 def test_a_heading_zooms_in_and_the_way_back_is_the_browsers(opened):
     page = opened("inspect")
-    assert page.locator("figure.map:visible").count() == 1
-    page.locator("#map-0 a.zoom").first.click()
     shown = page.locator("figure.map:visible")
-    assert shown.count() == 1
-    assert shown.get_attribute("id") != "map-0"
+    expect(shown).to_have_id("map-0")
+    page.locator("#map-0 a.zoom").first.click()
+    expect(shown).to_have_count(1)
+    expect(shown).not_to_have_id("map-0")
     page.go_back()
-    assert page.locator("figure.map:visible").get_attribute("id") == "map-0"
+    expect(shown).to_have_id("map-0")
     page.go_forward()
     page.get_by_role("navigation", name="Out of the zoom").get_by_role("link", name="everything").click()
-    assert page.locator("figure.map:visible").get_attribute("id") == "map-0"
+    expect(shown).to_have_id("map-0")
 
 
 def test_a_cell_selects_its_line_and_is_marked(opened):
     page = opened("inspect")
     cell = page.locator("#map-0 a.cell", has_text="kernel").first
     cell.click()
-    assert page.locator("#map-0 a.cell[aria-current=true]").count() == 1
+    expect(page.locator("#map-0 a.cell[aria-current=true]")).to_have_count(1)
     line = page.locator(":target")
-    assert line.get_attribute("open") is not None
+    expect(line).to_have_attribute("open", "")
     assert "head/kernel" in line.locator("table").inner_text()
     assert line.locator("svg.hist").count() == 1
     assert line.locator("svg.axis").count() == 2
@@ -181,7 +183,7 @@ def test_without_scripts_a_page_is_readable(opened, name):
     assert {"inspect": "block{0..5}", "diff": "block2/weight", "plan": "block{0..5}/weight"}[name] in text
     if name == "inspect":
         page.locator("#map-0 a.zoom").first.click()
-        assert page.locator("figure.map:visible").get_attribute("id") != "map-0"
+        expect(page.locator("figure.map:visible")).not_to_have_id("map-0")
 
 
 def test_moves_are_filtered_by_class_without_a_script(opened):
