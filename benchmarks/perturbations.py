@@ -1,6 +1,6 @@
 """How pairing bears perturbations: names, numbers, order and layers of the pairs of the zoo changed at random.
 
-`python benchmarks/perturbations.py [--count N] [--forward N] [--seed N] [--pairs N] [--page] [--json]`. `--page` also converts
+`python benchmarks/perturbations.py [--rounds N] [--forward N] [--seed N] [--pairs N] [--page] [--json]`. `--page` also converts
 every pair and writes docs/zoo.md. Exit status 1 where a wrong answer was not refused.
 """
 
@@ -27,7 +27,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "zoo.md"
 def main() -> int:
     """Measure, print a table, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2000, help="about how many perturbed pairs")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each pair is perturbed in each way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--forward", type=int, default=FORWARD, help="how many of each perturbation run both models")
     parser.add_argument("--pairs", type=int, default=len(PAIRS), help="how many pairs to draw from")
@@ -38,7 +38,7 @@ def main() -> int:
     plain = list(PLAIN)
     Random(wanted.seed).shuffle(plain)  # noqa: S311  # which pairs are drawn, no secret
     truths = [one for pair in plain[: wanted.pairs] if (one := truth(pair)) is not None]
-    found = [*samples(truths, wanted.count, wanted.seed), *forward_samples(truths, wanted.seed, wanted.forward)]
+    found = [*samples(truths, wanted.seed, wanted.rounds), *forward_samples(truths, wanted.seed, wanted.forward)]
     wrong = [one for one in found if one.outcome == "wrong"]
     if wanted.json:
         rows = [asdict(one) for one in found]

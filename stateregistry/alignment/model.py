@@ -149,5 +149,7 @@ class Result:
     questions: list[Question] = field(default_factory=list)
     #: Units without a partner, on either side.
     left: tuple[list[Unit], list[Unit]] = field(default_factory=lambda: ([], []))
+    #: Units of either side that were left out because they are called copies, each with the one that it copies.
+    copies: tuple[list[tuple[Unit, Unit]], list[tuple[Unit, Unit]]] = field(default_factory=lambda: ([], []))
     #: Whether most names agree, so that what is left over is missing rather than unknown.
     by_name: bool = False

@@ -6,14 +6,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from zoo_decidable import ALONE, AUTOMATIC, BACKWARDS, CONSISTENT, COPY, FLAT, SHUFFLED, undecidable
+from zoo_decidable import ALONE, AUTOMATIC, BACKWARDS, CONSISTENT, FLAT, SHUFFLED, undecidable
 from zoo_header import Header
 from zoo_perturb import (
     anonymous,
     anonymous_shuffled,
     automatic,
     automatic_backwards,
-    duplicated,
     rename_containers,
     rename_stems,
 )
@@ -82,10 +81,3 @@ def test_numbers_against_words_tell_nothing() -> None:
     turned = automatic_backwards(flax, Random(1))
     assert "another order" in undecidable(("", BACKWARDS), torch, turned, pairs, typed=False)
     assert not undecidable(("", BACKWARDS), torch, turned, pairs, typed=True)  # calls are known then
-
-
-def test_a_copy_of_a_layer_whose_name_is_foreign_is_undecidable() -> None:
-    torch, flax, pairs = SHAPES
-    assert "twice" in undecidable((COPY, ""), duplicated(torch, Random(1)), flax, pairs, typed=True)
-    torch, flax, pairs = sides([("a", "a", 4, 6), ("b", "b", 6, 7)])
-    assert not undecidable((COPY, ""), duplicated(torch, Random(1)), flax, pairs, typed=True)

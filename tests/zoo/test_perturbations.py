@@ -1,6 +1,6 @@
 """Perturbed pairs: whatever is done to names, order and layers, a wrong answer is refused or at least an assumption.
 
-A sample on small pairs here; 2,000 over all pairs, with the shares of right answers, under `soak`.
+A sample on small pairs here; every pair under every perturbation, with the shares of right answers, under `soak`.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def test_a_forward_pass_decides_what_headers_do_not(name: str, perturbation: str
 
 
 @pytest.mark.soak
-def test_two_thousand_perturbations_have_no_silent_error_and_more_right_answers_than_before() -> None:
+def test_no_pair_is_answered_wrongly_in_silence_and_more_are_right_than_before() -> None:
     truths = [found for pair in PLAIN if (found := truth(pair)) is not None]
-    found = [*samples(truths, 2000, seed=0), *forward_samples(truths, seed=0)]
+    found = [*samples(truths, seed=0), *forward_samples(truths, seed=0)]
     assert len(found) >= 2000
     assert not [one for one in found if one.outcome == "wrong"]
     right = ("certain", "numbers", "assumption")

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from zoo_header import Header
 
 from stateregistry.alignment.colours import NORMS, colour_of
-from stateregistry.alignment.spelling import same, stems, tokens
+from stateregistry.alignment.spelling import stems, tokens
 
 _NUMBERED = re.compile(r"^(.*?)_?(\d*)$")
 #: Config that a typed layer shows.
 _SHOWN = ("stride", "dilation", "groups", "reverse", "heads", "kernel_size")
 
 #: What is done to names: all are other words, everywhere or in each container; only those of containers; none are left.
-CONSISTENT, ALONE, FLAT, SHUFFLED, AUTOMATIC, BACKWARDS, COPY = (
-    "consistent", "alone", "flat", "shuffled", "automatic", "backwards", "copy",
+CONSISTENT, ALONE, FLAT, SHUFFLED, AUTOMATIC, BACKWARDS = (
+    "consistent", "alone", "flat", "shuffled", "automatic", "backwards",
 )  # fmt: skip
 
 Pairs = Sequence[tuple[str, str]]
@@ -62,8 +62,6 @@ def undecidable(how: tuple[str, str], torch: Header, flax: Header, pairs: Pairs,
         for one, two in found:
             if not _told_by_call(side, one, two, members):
                 return f"{one} and {two} could change places"
-        if what == COPY and (copy := _copied(torch, flax, pairs)):
-            return f"{copy} is there twice, and neither is called as its counterpart is"
     if how[0] in (CONSISTENT, ALONE) and (why := _numbered_alone(members) or _inverted(members)):
         return why
     if {FLAT, SHUFFLED} & set(how):
@@ -347,19 +345,3 @@ def _runs(paths: Sequence[str]) -> bool:
 def _monotone(rows: Iterable[tuple[str, str]]) -> bool:
     found = sorted((_numbers(one), _numbers(two)) for one, two in rows)
     return all(a <= b for (_, a), (_, b) in itertools.pairwise(found))
-
-
-# -------------------------------------------------------------------- a layer that is there twice
-
-
-def _copied(torch: Header, flax: Header, pairs: Pairs) -> str:
-    """The layer that is there twice, if its counterpart is called otherwise."""
-    owners = {torch.owners[key] for key in torch.copies}
-    mates: dict[str, list[str]] = defaultdict(list)
-    for member in _members(torch, flax, pairs, typed=True):
-        mates[member.homes[0]].append(member.flax)
-    for owner in owners:
-        first = owner.rpartition("_")[0]
-        if any(same(first)[-1:] != same(mate)[-1:] for mate in mates.get(first, [])):
-            return first
-    return ""

@@ -1,7 +1,7 @@
 """Samples of perturbed pairs: which pair, which perturbation, which seed; and the table of what came of them.
 
-A pair takes part if its unperturbed conversion is right by its outputs. Both directions and both kinds of evidence are
-sampled alike: `headers` (names, shapes and order alone, as in files), `types` (the layers of live models).
+A pair takes part if its unperturbed conversion is right by its outputs. All pairs are taken in both directions and with both
+kinds of evidence: `headers` (names, shapes and order alone, as in files), `types` (the layers of live models).
 """
 
 from __future__ import annotations
@@ -121,22 +121,17 @@ def changed(
     )
 
 
-def samples(truths: Sequence[Truth], count: int, seed: int) -> Iterator[Sample]:
-    """About `count` samples, as many of each perturbation, over all pairs in turn."""
-    random = Random(seed)
-    each = -(-count // len(PERTURBATIONS))
+def samples(truths: Sequence[Truth], seed: int, rounds: int = 1) -> Iterator[Sample]:
+    """Every pair under every perturbation, in both directions, with headers and with types, `rounds` times."""
     for perturbation in PERTURBATIONS:
-        done = number = 0
-        order = mixed(truths, random)
-        while done < each and number < 4 * each + len(order):
-            one = order[number % len(order)]
-            # All four in turn for each visit to a pair, shifted so that no sort of pair meets one of them more often.
-            way, direction = TURNS[(number // 4 + number // len(order)) % 4]
-            made = sample(one, perturbation, way, direction, seed + number)
-            number += 1
-            if made is not None:
-                done += 1
-                yield made
+        for number, one in enumerate(truths):
+            for turn, (way, direction) in enumerate(TURNS):
+                for again in range(rounds):
+                    made = sample(
+                        one, perturbation, way, direction, seed + (number * len(TURNS) + turn) * rounds + again
+                    )
+                    if made is not None:
+                        yield made
 
 
 def forward_samples(truths: Sequence[Truth], seed: int, each: int = FORWARD) -> Iterator[Sample]:
@@ -145,7 +140,7 @@ def forward_samples(truths: Sequence[Truth], seed: int, each: int = FORWARD) -> 
     small = [one for one in truths if len(one.sides[TURNS[0]][0].entries) <= SMALL]
     for perturbation in PERTURBATIONS:
         done = number = 0
-        order = mixed(small, random)
+        order = random.sample(small, len(small))
         while done < each and number < 4 * each + len(order):
             direction = ("to Flax", "to torch")[number % 2]
             made = sample(order[number % len(order)], perturbation, "forward", direction, seed + number)
@@ -155,28 +150,23 @@ def forward_samples(truths: Sequence[Truth], seed: int, each: int = FORWARD) -> 
                 yield made
 
 
-def mixed(truths: Sequence[Truth], random: Random) -> list[Truth]:
-    """Truths in random order, three of a family of `transformers` to one other: the mixture of the earlier experiment."""
-    families = {family.name for family in FAMILIES}
-    sorts = [[one for one in truths if (one.pair in families) == wanted] for wanted in (True, False)]
-    for sort in sorts:
-        random.shuffle(sort)
-    if not all(sorts):
-        return sorts[0] or sorts[1]
-    some, others = sorts
-    return [
-        (others if number % 4 == 3 else some)[number // 4 % len(others) if number % 4 == 3 else number % len(some)]
-        for number in range(4 * max(len(some), len(others)))
-    ]
-
-
 def table(found: Iterable[Sample]) -> list[str]:
     """The rows of the table, as Markdown."""
     rows: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     found = list(found)
     for one in found:
         rows[one.perturbation][one.way.split(",")[0]][one.outcome] += 1
-    names = ("runs", "right: certain", *OUTCOMES[1:], "right", "before", "decidable", "right of these")
+    names = (
+        "runs",
+        "right: certain",
+        *OUTCOMES[1:],
+        "right",
+        "families",
+        "others",
+        "before",
+        "decidable",
+        "right of these",
+    )
     lines = [f"| perturbation | evidence | {' | '.join(names)} |", "| --- | --- | " + "---: | " * len(names)]
     for perturbation in PERTURBATIONS:
         for way in WAYS:
@@ -186,9 +176,21 @@ def table(found: Iterable[Sample]) -> list[str]:
                 right = sum(count[name] for name in OUTCOMES[:3]) / runs
                 cells = " | ".join(str(count[name]) for name in OUTCOMES)
                 before = "–" if perturbation.base is None else f"{perturbation.base:.0%}"
+                sorts = " | ".join(_sorts(found, perturbation, way))
                 share = " | ".join(shares(found, perturbation, way))
-                lines.append(f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {before} | {share} |")
+                lines.append(
+                    f"| {perturbation.name} | {way} | {runs} | {cells} | {right:.0%} | {sorts} | {before} | {share} |"
+                )
     return [line.rstrip() for line in lines]
+
+
+def _sorts(found: Iterable[Sample], perturbation: Perturbation, way: str) -> Iterator[str]:
+    """The share of right answers among families of `transformers`, and among the other pairs."""
+    families = {family.name for family in FAMILIES}
+    chosen = [one for one in found if one.perturbation == perturbation.name and one.way.startswith(way)]
+    for wanted in (True, False):
+        some = [one.outcome in OUTCOMES[:3] for one in chosen if (one.pair in families) is wanted]
+        yield f"{sum(some) / len(some):.0%}" if some else "–"
 
 
 def shares(found: Iterable[Sample], perturbation: Perturbation, way: str) -> tuple[str, str]:

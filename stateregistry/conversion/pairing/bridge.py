@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from stateregistry.alignment import bare
+from stateregistry.alignment import bare, copies
 from stateregistry.alignment.colours import is_vector
-from stateregistry.alignment.engine import pair_up
 from stateregistry.alignment.images import images
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Pair, Result, Unit, View, worse
@@ -24,7 +23,7 @@ from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPa
 from stateregistry.conversion.pairing.readings import alike, dialect_of, is_decided, out_first, readings, ways_of
 from stateregistry.conversion.pairing.unpaired import Unpaired
 from stateregistry.conversion.planning.plan import Grade, PlanProblem
-from stateregistry.conversion.rules.patterns import covers
+from stateregistry.conversion.rules.patterns import covers, filled, prefix
 from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
@@ -64,9 +63,8 @@ class Bridge:
 
     def run(self) -> None:
         """Pair, and say what is not paired."""
-        views = self._view(0), self._view(1)
-        result = pair_up(*views, self.rules.rename, by_structure=not self.target.derived)
-        self.found.paths = tuple(unit.path for unit in views[0].units)
+        result, views = copies.paired(self._views, self.rules.rename, by_structure=not self.target.derived)
+        self.found.paths = tuple(unit.path for unit in (*views[0].units, *(copy for copy, _ in result.copies[0])))
         self._check_images(result, views)
         self._learn(result)
         for pair in result.pairs:
@@ -92,6 +90,13 @@ class Bridge:
     def _shape(self, number: int, key: str) -> tuple[int, ...]:
         side = self.sides[number]
         return side.entries[side.canonical(key) or key].shape
+
+    def _views(self) -> tuple[View, View]:
+        """Both sides, without what the rules leave out as a whole."""
+        views = self._view(0), self._view(1)
+        for number, one in enumerate(views):
+            one.units = [unit for unit in one.units if not self.rest.is_held(number, unit)]
+        return views
 
     def _view(self, number: int) -> View:
         side, dialect = self.sides[number], self.dialects[number]
@@ -302,7 +307,7 @@ def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignmen
         key = left.key(piece)
         new = rules.rename(key)
         whole = f"{right.path}/{piece.name}" if right.path else piece.name
-        if new is None or new in (*right.roles.values(), whole):
+        if new is None or new in (*right.roles.values(), whole) or _is_inside(left.path, right.path, rules):
             continue
         if len(left.pieces) == len(right.pieces) == 1 and new in (
             right.path,
@@ -314,6 +319,16 @@ def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignmen
         )
         hint = f"rename the layer {left.path!r} instead"
         found.problems.append(PlanProblem("rule", (key,), text, hint))
+
+
+def _is_inside(left: str, right: str, rules: Rules) -> bool:
+    """Whether a rename speaks of a container of a layer, and what the layer goes to lies in the other container."""
+    for rule in rules.renames:
+        hit = prefix(rule.source, left)
+        made = filled(rule.target, hit[1]) if hit is not None and hit[0] != left and not rule.counts else None
+        if made and right.startswith(f"{made}/"):
+            return True
+    return False
 
 
 def _named(layer: Layer) -> str:

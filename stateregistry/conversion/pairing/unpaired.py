@@ -46,6 +46,7 @@ class Unpaired:
 
     def report(self, result: Result, views: tuple[View, View]) -> None:
         """Turn open questions and what is left over into problems."""
+        self._copies(result)
         left = self._left(result)
         uneven = [question for question in result.questions if len(question.sources) != len(question.targets)]
         apart = (
@@ -75,6 +76,17 @@ class Unpaired:
         elif many and texts:
             self._differing(left, "; ".join(texts))
 
+    def _copies(self, result: Result) -> None:
+        """Say of what is called a copy that it has no place, and of which it is one."""
+        for number, name in ((0, "unexpected"), (1, "missing")):
+            for copy, first in result.copies[number]:
+                text = (
+                    f"by its name a copy of {first.path!r}, and the {('target', 'source')[number]} has one for the two"
+                )
+                hint = f"allow {name!r} and 'assumption', or name the one that you want with a [[rename]]"
+                self.found.problems.append(PlanProblem(name, (copy.path,), text, hint))
+                self.explain(*(([copy], []), ([], [copy]))[number])
+
     def _differing(self, left: tuple[Sequence[Unit], Sequence[Unit]], text: str) -> None:
         """Say what is left over once for either side, as what the caller may allow."""
         for number, name in ((0, "unexpected"), (1, "missing")):
@@ -102,9 +114,7 @@ class Unpaired:
             [
                 unit
                 for unit in units
-                if not unit.spare
-                and not all(key in done for key in unit.keys)
-                and not all(self._held(number, key) for key in unit.keys)
+                if not unit.spare and not all(key in done for key in unit.keys) and not self.is_held(number, unit)
             ]
             for number, (units, done) in enumerate(zip(result.left, self._canonical_done(), strict=True))
         )
@@ -116,8 +126,10 @@ class Unpaired:
         )
         return first, second
 
-    def _held(self, number: int, key: str) -> bool:
-        return self.rules.drops_source(key) if number == 0 else self.rules.holds_target(key)
+    def is_held(self, number: int, unit: Unit) -> bool:
+        """Whether rules say of all arrays of a unit that they go nowhere, or come from nowhere."""
+        held = self.rules.holds_target if number else self.rules.drops_source
+        return all(held(key) for key in unit.keys)
 
     def _open_questions(self, questions: Sequence[Question], views: tuple[View, View]) -> None:
         asking = [
