@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from stateregistry.alignment import parts
-from stateregistry.alignment.colours import Colour, colour_of
+from stateregistry.alignment.colours import NORMS, Colour, array_colour, colour_of
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import split_words, tokens
@@ -35,6 +35,7 @@ def settle(source: View, target: View, *, whole: bool = False) -> None:
     _attention(source, target)
     _open(source, target)
     for view, other in ((source, target), (target, source)):
+        _lone_scales(view, other)
         _fused_pointwise(view, other)
     _pointwise(source, target)
     _patches(source, target)
@@ -102,6 +103,30 @@ def _open(source: View, target: View) -> None:
                 if layer is None:
                     unit.readings.pop(chosen, None)
                 unit.colour = chosen
+
+
+def _lone_scales(view: View, other: View) -> None:
+    """A lone vector called `scale` is an array of no layer where the other side has no norm without bias, and the arrays."""
+    found: dict[int, list[Unit]] = {}
+    for unit in view.units:
+        if _is_lone_scale(unit) and not unit.typed and not unit.spare:
+            found.setdefault(int(unit.colour[1]), []).append(unit)  # type: ignore[call-overload]  # the colour of a norm
+    mine, theirs = _counts(view), _counts(other)
+    for size, units in found.items():
+        wanted = array_colour((size,))
+        norms = any(_is_lone_scale(unit) and unit.colour[1] == size for unit in other.units)
+        if norms or theirs[wanted] - mine[wanted] != len(units):
+            continue
+        for unit in units:
+            (key,) = unit.keys
+            leaf = key.rpartition("/")[2]
+            unit.path, unit.tokens = key, (*unit.tokens, *tokens(leaf))
+            unit.options, unit.readings, unit.colour = (wanted,), {}, wanted
+
+
+def _is_lone_scale(unit: Unit) -> bool:
+    """Whether a unit is a norm, in every reading, of nothing but its scale."""
+    return len(unit.keys) == 1 and all(each[0] in NORMS and each[2:] == ("scale",) for each in unit.options)
 
 
 class _Joined:

@@ -155,3 +155,25 @@ def test_a_list_of_another_length_beside_blocks_says_nothing_of_them() -> None:
     plan = sr.plan(Blocks(3), Sides(3), allow=("assumption",))
     assert not plan.ok
     assert not any("side by side" in move.evidence for move in plan.moves if move.target.startswith("norms"))
+
+
+SCALED = {
+    **{f"blocks/{n}/fc/weight": array(6, 6) + n for n in (0, 1)},
+    **{f"blocks/{n}/fc/bias": array(6) - n for n in (0, 1)},
+    **{f"blocks/{n}/ls/gamma": array(6) * (n + 2) for n in (0, 1)},
+}
+
+
+def test_a_lone_scale_is_an_array_where_the_other_side_has_arrays_and_no_norm_without_bias(tmp_path: Path) -> None:
+    shapes = {f"layer_{n}/dense/kernel": (6, 6) for n in (0, 1)} | {f"layer_{n}/dense/bias": (6,) for n in (0, 1)}
+    made = converted(tmp_path, SCALED, {**shapes, **{f"layer_{n}/layer_scale/scale": (6,) for n in (0, 1)}})
+    for n in (0, 1):
+        assert bits(made[f"layer_{n}/layer_scale/scale"], SCALED[f"blocks/{n}/ls/gamma"])
+
+
+def test_a_lone_scale_beside_one_scale_less_than_arrays_stays_what_it_looks_like(tmp_path: Path) -> None:
+    """Three arrays for two scales: which of them are meant is not for their number to say."""
+    shapes = {f"layer_{n}/dense/kernel": (6, 6) for n in (0, 1)} | {f"layer_{n}/dense/bias": (6,) for n in (0, 1)}
+    source = {**SCALED, "offset": array(6) + 9}
+    with pytest.raises(sr.errors.PlanError):
+        converted(tmp_path, source, {**shapes, **{f"layer_{n}/layer_scale/scale": (6,) for n in (0, 1)}})

@@ -349,7 +349,7 @@ PAIRS = (
     ),
     Pair(
         "dino-registers-nnx", DinoVisionTransformer, lambda: Nnx(lambda: NnxDino(nnx.Rngs(0)), (image(8),)), on_image,
-        allow={"always": ("assumption",)}, open=("files",),
+        allow={"always": ("assumption",)},
         why="scales of layers, registers, tokens and tables of no layer; a fused gate",
     ),
     Pair(
