@@ -161,33 +161,65 @@ def _common(shapes: Sequence[Sizes]) -> Sizes:
 
 
 def rows(lines: Sequence[tuple[str, ...]], /) -> list[tuple[str, ...]]:
-    """Rows that differ in one number, by the same step in every cell that has it, as one: `conv{1..6}/kernel`."""
-    families: dict[tuple[object, ...], list[int]] = {}
-    for index, row in enumerate(lines):
-        cells = [_NUMBER.split(cell, maxsplit=1) for cell in row]
-        numbers = [int(cell[1]) if len(cell) > 1 else None for cell in cells]
-        first = next((number for number in numbers if number is not None), None)
-        # Cells that do not have the number, or count from elsewhere, must agree in that.
-        steps = tuple(None if number is None or first is None else number - first for number in numbers)
-        rest = tuple((cell[0], *cell[2:]) for cell in cells)
-        families.setdefault((steps, rest) if first is not None else (index,), []).append(index)
-    folded = {members[0]: _joined([lines[index] for index in members]) for members in families.values()}
+    """Rows that differ in one number, by the same step wherever it stands, as one: `conv{1..6}/kernel`."""
+    alike: dict[object, list[int]] = {}
+    split = [tuple(_NUMBER.split(cell, maxsplit=MAX_NUMBERS) for cell in row) for row in lines]
+    numbers = [[int(digits) for cell in row for digits in cell[1::2]] for row in split]
+    for index, row in enumerate(split):
+        alike.setdefault(tuple(tuple(cell[::2]) for cell in row), []).append(index)
+    families: list[tuple[list[int], set[int]]] = []
+    for members in alike.values():
+        families += _families(members, numbers, split)
+    folded = {members[0]: _joined(members, moving, lines, split, numbers) for members, moving in families}
     return [row for index in sorted(folded) for row in folded[index]]
 
 
-def _joined(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    if len(rows) == 1:
-        return rows
-    cells = []
-    rows = sorted(rows, key=_first_number)
-    for column in zip(*rows, strict=True):
-        parts = [_NUMBER.split(cell, maxsplit=1) for cell in column]
-        inner = span([part[1] for part in parts]) if len(parts[0]) > 1 else ""
-        if inner is None:
-            return rows
-        cells.append(column[0] if not inner else f"{parts[0][0]}{inner}{parts[0][2]}")
+def _families(
+    members: list[int], numbers: Sequence[Sequence[int]], split: Sequence[tuple[list[str], ...]]
+) -> list[tuple[list[int], set[int]]]:
+    """Rows of one wording in as few families as one moving number gives, each with the places that it moves."""
+    columns = list(zip(*(numbers[index] for index in members), strict=True))
+    # What stands still is compared as it is written: `1` is not `01`.
+    written = [[digits for cell in split[index] for digits in cell[1::2]] for index in members]
+    varying = [place for place, column in enumerate(columns) if len(set(column)) > 1]
+    best: list[tuple[list[int], set[int]]] = [([index], set()) for index in members]
+    for driver in varying:
+        moving, rest = {driver}, [[0] * len(members)]
+        for place in varying:
+            steps = [own - leading for own, leading in zip(columns[place], columns[driver], strict=True)]
+            # What varies moves with the driver, or is one number in a family: whichever makes fewer of them.
+            if len(set(steps)) < len(set(columns[place])):
+                moving.add(place)
+                rest.append(steps)
+        still = [place for place in range(len(columns)) if place not in moving]
+        parts: dict[object, list[int]] = {}
+        for index, texts, key in zip(members, written, zip(*rest, strict=True), strict=True):
+            parts.setdefault((key, tuple(texts[place] for place in still)), []).append(index)
+        if len(parts) < len(best):
+            best = [(part, moving) for part in parts.values()]
+    return best
+
+
+def _joined(
+    members: Sequence[int],
+    moving: set[int],
+    lines: Sequence[tuple[str, ...]],
+    split: Sequence[tuple[list[str], ...]],
+    numbers: Sequence[Sequence[int]],
+) -> list[tuple[str, ...]]:
+    """The one row of a family, or all of them where no spelling says exactly which."""
+    if len(members) == 1:
+        return [lines[members[0]]]
+    order = sorted(members, key=lambda index: [numbers[index][place] for place in sorted(moving)])
+    cells, place = [], 0
+    for column, first in enumerate(split[order[0]]):
+        made = list(first)
+        for part in range(1, len(first), 2):
+            if place in moving:
+                inner = span([split[index][column][part] for index in order])
+                if inner is None:
+                    return [lines[index] for index in members]
+                made[part] = inner
+            place += 1
+        cells.append("".join(made))
     return [tuple(cells)]
-
-
-def _first_number(row: tuple[str, ...]) -> int:
-    return next((int(found[1]) for cell in row if (found := _NUMBER.search(cell))), 0)

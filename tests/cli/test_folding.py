@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stateregistry import Entry, Kind
+from stateregistry.report import folding
 from stateregistry.report.folding import fold
 
 W = Entry(Kind.PARAMETER, (3, 4), "float32", trainable=True)
@@ -89,3 +90,28 @@ def test_a_large_model_folds_quickly():
     entries = {f"layers/{n}/attention/{name}/weight": W for n in range(12_000) for name in ("q", "k", "v", "o")}
     (branch,) = fold(entries)
     assert np.prod([branch.tensors]) == 48_000
+
+
+def test_rows_fold_where_one_number_moves_in_several_places_and_others_stand_still() -> None:
+    lines = [
+        ("dtype", f"m/layers/{n}/{part}/w -> t/block_{n + 1}/{part}/k", "bfloat16 in the source, float32 in the target")
+        for n in range(40)
+        for part in ("up", "down")
+    ]
+    assert folding.rows(lines) == [
+        ("dtype", f"m/layers/{{0..39}}/{part}/w -> t/block_{{1..40}}/{part}/k", lines[0][2]) for part in ("up", "down")
+    ]
+
+
+def test_rows_whose_numbers_move_apart_fold_by_one_of_them() -> None:
+    lines = [(f"stage{i}/block{j}",) for i in range(2) for j in range(5)]
+    assert folding.rows(lines) == [("stage0/block{0..4}",), ("stage1/block{0..4}",)]
+    assert folding.rows([("a1", "b0"), ("a2", "b1"), ("a5", "b2"), ("a6", "b3")]) == [
+        ("a{1..2}", "b{0..1}"),
+        ("a{5..6}", "b{2..3}"),
+    ]
+
+
+def test_equal_rows_are_not_one() -> None:
+    assert folding.rows([("a1",), ("a1",)]) == [("a1",), ("a1",)]
+    assert folding.rows([("a1", "b1"), ("a01", "b2")]) == [("a1", "b1"), ("a01", "b2")]
