@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stateregistry.stores.base import Progress
     from stateregistry.streaming.engine import How
     from stateregistry.streaming.layout import Written
-    from stateregistry.streaming.task import Held, Joined, Recipe, Stored
+    from stateregistry.streaming.task import Asked, Held, Joined, Recipe, Stored
 
 
 def is_path(source: object) -> bool:
@@ -55,7 +55,7 @@ def resolved(source: Any) -> Iterator[StateRegistry]:
         yield plugins.of(source)
 
 
-def place(source: StateRegistry, key: str) -> Stored | Joined | None:
+def place(source: StateRegistry, key: str) -> Stored | Joined | Asked | None:
     """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
     from stateregistry.stores.opening import place_of  # lazy: only for files
 

@@ -7,25 +7,35 @@ with what there is. Imports neither JAX, Flax nor Orbax.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from stateregistry import errors, keys
 from stateregistry.stores.document import load_object
+from stateregistry.stores.folder import DOCUMENT
+from stateregistry.stores.limits import DEFAULT
 from stateregistry.stores.links import refuse_leading_out
 from stateregistry.stores.mapped import MappedFile
 from stateregistry_flax.msgpack_scan import MAX_DEPTH
 from stateregistry_flax.variables_file import Other
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stateregistry.stores.limits import Limits
 
 METADATA: Final = "_METADATA"
 _CHECKPOINT: Final = "_CHECKPOINT_METADATA"
+_SUCCESS: Final = "commit_success.txt"
 _MANIFEST: Final = "manifest.ocdbt"
 _UNFINISHED: Final = ".orbax-checkpoint-tmp"
+#: What Orbax puts into the directory of a tree, and we.
+_OWN: Final = frozenset({
+    METADATA, _CHECKPOINT, _MANIFEST, DOCUMENT, _SUCCESS, "d", "_sharding", "array_metadatas", "descriptor",
+})  # fmt: skip
+_PROCESS: Final = re.compile(r"ocdbt\.process_\d+")
 #: Types of value that are stored as an array.
 _ARRAYS: Final = frozenset({"jax.Array", "np.ndarray", "scalar"})
 #: Containers without members, and absence: they are no state.
@@ -63,7 +73,44 @@ def is_checkpoint(path: Path, /) -> bool:
     """Whether a directory is one that Orbax writes: an item, several of them, or steps."""
     if any((path / name).is_file() for name in (METADATA, _CHECKPOINT, _MANIFEST)):
         return True
-    return any((inner / _CHECKPOINT).is_file() or (inner / METADATA).is_file() for inner in _folders(path))
+    inner = _folders(path)
+    # A directory that has an Orbax one among other things is somebody's, and no checkpoint.
+    return bool(inner) and _holds_folders_alone(path) and any(map(_is_orbax, inner))
+
+
+def _is_orbax(folder: Path) -> bool:
+    return (folder / _CHECKPOINT).is_file() or (folder / METADATA).is_file()
+
+
+def _holds_folders_alone(path: Path) -> bool:
+    """Whether a directory has no files but those that say something of it."""
+    marks = (".", "_")
+    return all(inner.is_dir() or inner.name.startswith(marks) or inner.name == _SUCCESS for inner in path.iterdir())
+
+
+def strangers(folder: Path, /) -> tuple[str, ...]:
+    """The names in a directory that are no part of one tree of arrays; all of them, or its own, where it is none.
+
+    A directory of steps, or of several items, holds more than what is written over it would.
+    """
+    names = tuple(path.name for path in folder.iterdir())
+    if not (folder / METADATA).is_file():
+        return names or (folder.name,)
+    try:
+        item, _ = read_item(folder, "", DEFAULT)
+    except errors.StateError:
+        arrays = set()  # it is damaged: what it would name is not known to be its own
+    else:
+        arrays = set() if item.ocdbt else {leaf.name.split("/")[0] for leaf in _named(item.tree)}
+    return tuple(name for name in names if not (name in _OWN or name in arrays or _PROCESS.fullmatch(name)))
+
+
+def _named(node: dict[str, Any]) -> Iterator[Named]:
+    for inner in node.values():
+        if isinstance(inner, dict):
+            yield from _named(inner)
+        elif isinstance(inner, Named):
+            yield inner
 
 
 def _folders(path: Path) -> list[Path]:
@@ -107,7 +154,7 @@ def _chosen(path: Path, part: str) -> tuple[Path, str]:
     name, _, rest = part.partition(".")
     if name in items:
         return items[name], rest
-    if len(items) == 1 and not part:
+    if len(items) == 1 and not part and ((path / _CHECKPOINT).is_file() or len(inner) == 1):
         return next(iter(items.values())), ""
     if items:
         listed = ", ".join(map(repr, items))

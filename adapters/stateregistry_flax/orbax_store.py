@@ -8,7 +8,9 @@ value and of all files. What the tree says is told by `variables_file`. Imports 
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +31,23 @@ from stateregistry.stores.folder import (
 )
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.url import refuse_url
+from stateregistry.streaming.origins import Asked
 from stateregistry_flax.dialect import PARAMS
+from stateregistry_flax.orbax_blocks import Blocks, Stamps, stamp_of
 from stateregistry_flax.orbax_metadata import Item, Named, read_item
 from stateregistry_flax.variables_file import Leaf, Other, VariablesFile
 
 if TYPE_CHECKING:
+    from stateregistry.parts import Box
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.base import Document, Progress
 
 INSTALL: Final = "pip install 'stateregistry[orbax]'"
 #: Arrays whose metadata are asked for at once.
 _AT_ONCE: Final = 256
+#: A value of more bytes is read in blocks where none of these has more than that.
+LARGE: Final = 1 << 24
+BLOCK: Final = 1 << 24
 #: Bytes that a checkpoint may declare whatever its files hold: what is compressed can be small.
 _FREE: Final = 64 * 2**20
 
@@ -51,10 +59,12 @@ class Place(Leaf):
 
     Attributes:
         store: of TensorStore. folder: what the names of its files begin with; empty where all arrays share theirs.
+        spec: how it was opened.
     """
 
     store: Any
     folder: str
+    spec: Mapping[str, Any]
 
     @property
     def block(self) -> int:
@@ -74,15 +84,12 @@ def open_orbax(path: Path, /, *, part: str = "", limits: Limits = DEFAULT) -> Or
     refuse_url(path, "an Orbax directory")
     with collector_paused():
         item, whole = read_item(path, part, limits)
-        known = {name: _stamp(item.folder / name) for name in files_below(item.folder, limits) if name != DOCUMENT}
+        known = {
+            name: stamp_of(str(item.folder / name)) for name in files_below(item.folder, limits) if name != DOCUMENT
+        }
         document = read_document(item.folder, limits) if whole else None
         tree = _opened(item, sum(size for size, _ in known.values()), limits)
         return OrbaxFile(path, item.folder, tree, document, known)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _tensorstore() -> Any:
@@ -119,7 +126,9 @@ def _opened(item: Item, held: int, limits: Limits) -> dict[str, Any]:
                 opened = future.result()
             except (ValueError, OSError) as error:
                 raise _unreadable(item.folder, key, error) from error
-            place = Place(tuple(opened.shape), opened.dtype.name, opened, "" if item.ocdbt else f"{wanted[key].name}/")
+            inside = "" if item.ocdbt else f"{wanted[key].name}/"
+            spec = _spec(item, wanted[key].name)
+            place = Place(tuple(opened.shape), opened.dtype.name, opened, inside, spec)
             limits.check("rank", len(place.shape), f"{item.folder}: number of axes of {key[:80]!r}")
             allowed = _FREE + limits.inflation * held
             if place.block > allowed:
@@ -176,6 +185,7 @@ class OrbaxFile(VariablesFile[Place]):
         known: Mapping[str, tuple[int, int]],
     ) -> None:
         self._folder, self._known, self._closed = folder, known, False
+        self._stamps: dict[str, Stamps] = {}
         super().__init__(path, tree, document, folder / DOCUMENT)
 
     def _equal(self, one: Place, two: Place) -> bool:
@@ -183,26 +193,47 @@ class OrbaxFile(VariablesFile[Place]):
             return False
         return self._value(one, "a copy").tobytes() == self._value(two, "a copy").tobytes()
 
-    def _value(self, place: Place, key: str) -> np.ndarray:
+    def _value(self, place: Place, key: str, window: tuple[slice, ...] | None = None) -> np.ndarray:
         if self._closed:
             message = f"{self.path}: the registry over this checkpoint is closed"
             raise errors.UnsupportedError(message, hint="read the values inside the with block")
-        for name, stamp in self._known.items():
-            if not name.startswith(place.folder):
-                continue
-            try:
-                same = _stamp(self._folder / name) == stamp
-            except OSError:
-                same = False
-            if not same:
-                message = f"{self._folder / name}: has changed since the checkpoint was opened"
-                raise errors.FileFormatError(message, hint="another program writes it: open it again when it is done")
+        self._blocks(place, key).unchanged()
         try:
-            array = np.asarray(place.store.read(order="C").result())
+            store = place.store if window is None else place.store[window]
+            array = np.asarray(store.read(order="C").result())
         except (ValueError, OSError) as error:
             raise _unreadable(self._folder, key, error) from error
         check_bools(array, place.dtype, f"{self.path}: {key!r}")
         return array
+
+    def _blocks(self, place: Place, key: str) -> Blocks:
+        """How TensorStore is asked for an array by somebody else."""
+        if place.folder not in self._stamps:
+            known = ((str(self._folder / name), *stamp) for name, stamp in self._known.items())
+            self._stamps[place.folder] = tuple(
+                row for name, row in zip(self._known, known, strict=True) if name.startswith(place.folder)
+            )
+        spec = json.dumps(place.spec, sort_keys=True)
+        return Blocks(spec, place.dtype, f"{self._folder}: {key!r}", self._stamps[place.folder])
+
+    def asked(self, key: str, /) -> Asked | None:
+        """A value that is large, and whose blocks are not."""
+        place = self._arrays[key]
+        width = int(place.store.dtype.numpy_dtype.itemsize)
+        chunk = place.store.chunk_layout.read_chunk.shape or place.shape
+        block = math.prod(chunk) * width
+        if math.prod(place.shape) * width <= LARGE or block > BLOCK or sys.byteorder == "big":
+            return None
+        if self._closed:
+            return None  # who reads it is told
+        where = f"{self.path}: {key!r}"
+        return Asked(place.shape, place.dtype, self._blocks(place, key), block, str(self._folder.absolute()), where)
+
+    def read_part(self, key: str, box: Box, /) -> np.ndarray:
+        """As that of every file; blocks that the box does not touch are not read."""
+        self._hold(key)
+        window = tuple(slice(at, at + size) for at, size in zip(box.offsets, box.sizes, strict=True))
+        return np.array(self._value(self._arrays[key], key, window), order="C", copy=True)
 
     def _read(self, key: str, /) -> np.ndarray:
         return self._value(self._arrays[key], key)

@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 import numpy as np
@@ -72,7 +72,8 @@ def write_orbax(path: Path, source: StateRegistry, /) -> dict[str, str]:
     except (OSError, ValueError) as error:
         if isinstance(error, errors.StateError):
             raise
-        message = f"{path}: Orbax could not write it: {str(error)[:300]}"
+        why = str(error).replace(f"{path.absolute()}", path.name)  # the directory beside it is gone by then
+        message = f"{path.name}: Orbax could not write it: {why[:300]}"
         raise errors.FileAccessError(message, hint="see that there is room and permission") from error
     finally:
         checkpointer.close()
@@ -222,6 +223,16 @@ def _block(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
 def _write_blocks(opened: Any, value: _Value, shape: tuple[int, ...]) -> None:
     """Write a value, and wait for it; a bounded number of bytes is under way."""
     waiting: deque[Any] = deque()
+    try:
+        _write_all(opened, value, shape, waiting)
+    except BaseException:
+        for future in waiting:  # what is under way would go on in a directory that is removed
+            with suppress(ValueError, OSError):  # the first error is the one that is told
+                future.result()
+        raise
+
+
+def _write_all(opened: Any, value: _Value, shape: tuple[int, ...], waiting: deque[Any]) -> None:
     most = max(1, _UNDER_WAY // (math.prod(shape) * opened.dtype.numpy_dtype.itemsize))
     for place in itertools.product(*(range(0, n, step) for n, step in zip(value.shape, shape, strict=True))):
         part = tuple(slice(start, start + step) for start, step in zip(place, shape, strict=True))
@@ -230,8 +241,8 @@ def _write_blocks(opened: Any, value: _Value, shape: tuple[int, ...]) -> None:
         waiting.append(opened[stops].write(block, can_reference_source_data_indefinitely=True))
         if len(waiting) >= most:
             waiting.popleft().result()
-    for future in waiting:
-        future.result()
+    while waiting:
+        waiting.popleft().result()
 
 
 def _refuse_unfit(tree: Mapping[str, Any], source: StateRegistry) -> None:

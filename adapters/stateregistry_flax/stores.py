@@ -105,6 +105,12 @@ class OrbaxStore:
 
         return is_checkpoint(path)
 
+    def strangers(self, folder: Path, /) -> Sequence[str]:
+        """What a directory holds that is no part of one tree of arrays: steps and items of several are that, too."""
+        from stateregistry_flax.orbax_metadata import strangers  # lazy: only where one is replaced
+
+        return strangers(folder)
+
     def open(self, path: Path, /) -> FileRegistry:
         """A lazy registry over the directory; see `open_orbax` for what it raises."""
         from stateregistry_flax.orbax_store import open_orbax

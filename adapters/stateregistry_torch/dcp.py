@@ -9,13 +9,16 @@ torch would miss the others.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+from stateregistry import errors
 from stateregistry_torch.presence import INSTALL, require_torch
 
 if TYPE_CHECKING:
+    from torch.distributed.checkpoint.api import CheckpointException
+
     from stateregistry.parts import Together
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.base import FileRegistry, Progress
@@ -41,6 +44,12 @@ class DcpStore:
 
         return is_checkpoint(path)
 
+    def strangers(self, folder: Path, /) -> Sequence[str]:
+        """What a directory holds that is no part of such a checkpoint."""
+        from stateregistry.stores.torch_dcp import strangers  # lazy: only where one is replaced
+
+        return strangers(folder)
+
     def open(self, path: Path, /) -> FileRegistry:
         """A lazy, read-only registry over a checkpoint directory. Needs no torch and runs nothing from it."""
         from stateregistry.stores.torch_dcp import open_dcp
@@ -58,6 +67,11 @@ class DcpStore:
         from stateregistry.stores.torch_dcp import open_dcp
 
         return open_dcp(path, part=part, limits=limits)
+
+    def least_bytes(self, source: StateRegistry, /) -> int:
+        """The bytes of all values, which are stored as they are, once for every name."""
+        names = (*source, *source.aliases.values())
+        return sum(source[key].nbytes for key in names)
 
     def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
         """Write every entry of `source` as one process would save its state_dict.
@@ -104,7 +118,26 @@ def _save(folder: Path, source: StateRegistry) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the arrays are lent for reading, which torch warns of
         tensors = {key: adopt(source.view(key)) for key in source.native_order}
-    save_tensors(folder, source, tensors, alone=True)
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        save_tensors(folder, source, tensors, alone=True)
+    except CheckpointException as error:
+        raise _cause(error) from error
+
+
+def _cause(error: CheckpointException) -> BaseException:
+    """What went wrong: torch hides an interrupt or a full disk behind errors of its own."""
+    for found, _ in error.failures.values():
+        step: BaseException | None = found
+        while step is not None:
+            if isinstance(step, KeyboardInterrupt):
+                return KeyboardInterrupt()
+            if isinstance(step, OSError):
+                return OSError(step.errno, step.strerror or str(step))
+            step = step.__cause__ or step.__context__
+    message = f"torch could not write the checkpoint: {str(error)[:300]}"
+    return errors.FileAccessError(message, hint="see that there is room and permission")
 
 
 def save_tensors(folder: Path, source: StateRegistry, tensors: Mapping[str, Any], /, *, alone: bool) -> None:

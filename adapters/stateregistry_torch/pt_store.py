@@ -79,6 +79,10 @@ class TorchStore:
             raise errors.UnsupportedError(message, hint="leave out '::' and what follows")
         return _open_one(path, part, limits)
 
+    def least_bytes(self, source: StateRegistry, /) -> int:
+        """The bytes of all values, which are stored as they are."""
+        return sum(entry.nbytes for entry in source.values())
+
     def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
         """Write every entry of `source` as `torch.save` would write its state_dict, one value in memory at a time.
 

@@ -21,7 +21,18 @@ _Name = tuple[tuple[str, ...], int, tuple[int, ...]]
 
 
 def as_counted(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> list[Tied]:
-    """Pairs of items whose names count on as they do in what is decided; none where two would have one partner."""
+    """Pairs of items whose names count on as they do in what is decided; none where two would have one partner.
+
+    A name of either side: one that counts all layers of a model says nothing of the other's, but that may say where it goes on.
+    """
+    found = _counted_on(xs, ys, anchors)
+    if found:
+        return found
+    turned = _counted_on(ys, xs, [Tied(each.target, each.source, each.evidence) for each in anchors])
+    return [Tied(each.target, each.source, each.evidence, each.grade, each.counted, each.leaf) for each in turned]
+
+
+def _counted_on(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied]) -> list[Tied]:
     if len(anchors) > _MOST:
         return []
     learned = _learned(anchors)

@@ -101,6 +101,12 @@ def counted_name(path: Tokens) -> str:
     return "/".join(token.stem or "#" for token in path)
 
 
+def name_of(item: Item) -> str:
+    """What an item is called in a sentence."""
+    steps = (f"{token.text}{'' if token.number is None else token.number}" for token in item.path)
+    return "/".join(steps) or "(the scope)"
+
+
 def item_of(unit: Unit, depth: int) -> Item:
     """A unit as an item of a scope of a depth."""
     return Item([unit], unit.tokens[depth:], single=True, depth=depth)
@@ -141,3 +147,23 @@ def containers(units: Sequence[Unit], depth: int) -> list[Item]:
 
 def _inside(path: Tokens, outer: Tokens) -> bool:
     return path[: len(outer)] == outer
+
+
+def listed_alike(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> Grade:
+    """How sure it is that containers of one signature are one list: of the same numbers, in which all comes in one order."""
+    numbers = [sorted(item.numbers for item in items) for items in (xs, ys)]
+    if numbers[0] != numbers[1] or len(xs) < 2 or any(len(number) != 1 for number in numbers[0]):
+        return "question"
+    if any(len({item.stems for item in items}) != 1 for items in (xs, ys)):
+        return "question"
+    lines = {_line(item, view) for items, view in ((xs, source), (ys, target)) for item in items}
+    if None in lines:
+        return "assumption"
+    return "certain" if len(lines) == 1 else "question"
+
+
+def _line(item: Item, view: View) -> tuple[Colour, ...] | None:
+    """The colours of what a container holds, as it is called or else declared; `None` where neither is known."""
+    if view.called and item.call is not None:
+        return tuple(unit.colour for unit in sorted(item.units, key=lambda unit: unit.call or 0))
+    return tuple(unit.colour for unit in sorted(item.units, key=lambda unit: unit.place)) if view.ordered else None

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from stateregistry.alignment import names, settle, soundness
+from stateregistry.alignment import names, settle, soundness, transposed
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View
 from stateregistry.alignment.solve import Solver
@@ -55,6 +55,7 @@ def pair_up(
     else:
         result.left = (sources, targets)
     soundness.check(result, source, target)
+    transposed.agree(result.pairs, source, target)
     for pair in result.pairs:
         for unit in (pair.source, pair.target):
             if unit.note:

@@ -1,20 +1,25 @@
 """Explain: the smallest difference between two models that do not correspond, in place of a list of every key.
 
-A list that one side repeats more often (`repeated`), one size that differs, or the few layers that one side has alone.
+A list that one side repeats more often (`repeated`), one size that differs, biases or wrappers that one side has alone, or the
+few layers that one side has alone. Only a sentence that accounts for all that is left is said. Reads views, imports the layers.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.repeated import repeated
+from stateregistry.layers.vocabulary import WRAPPERS
 
 _NAMED: Final = 4
+#: Pieces of one size that are put together.
+_TIMES: Final = (1, 2, 3, 4)
 #: So many sizes of either side are tried for the one that differs.
 _TRIED: Final = 8
 
@@ -33,7 +38,92 @@ def differences(source: View, target: View, left: tuple[Sequence[Unit], Sequence
 
 def at_once(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     """The one difference that accounts for all that is left; empty where there is none."""
-    return repeated(source, target, left) or one_size(left) or _width(left) or _common_size(source, target, left)
+    return (
+        repeated(source, target, left)
+        or one_size(left)
+        or _biases(left)
+        or _wrapped(left)
+        or _width(left)
+        or _common_size(source, target, left)
+        or repeated(*_as(_matrix, source, target, left))
+        or repeated(*_as(_sort, source, target, left))
+    )
+
+
+def _as(
+    form: Callable[[Colour], Colour], source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]
+) -> tuple[View, View, tuple[list[Unit], list[Unit]]]:
+    """Both sides with less in their colours: lists that differ in what is left out are lists of one sort."""
+    made: dict[int, Unit] = {}
+    views = []
+    for view in (source, target):
+        units = [replace(unit, colour=form(unit.colour)) for unit in view.units]
+        made.update({id(unit): new for unit, new in zip(view.units, units, strict=True)})
+        views.append(replace(view, units=units))
+    one, two = ([made[id(unit)] for unit in units if id(unit) in made] for units in left)
+    return views[0], views[1], (one, two)
+
+
+def _matrix(colour: Colour) -> Colour:
+    """A matrix as what it is in any layer: a bare array is the kernel of a linear."""
+    return _form(colour, {})
+
+
+def _sort(colour: Colour) -> Colour:
+    """A layer without its widths: in a dense block every layer reads more than the one before it."""
+    return (colour[0], *(value for value in colour[1:] if isinstance(value, (bool, str, tuple))))
+
+
+def _biases(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The layers that one side has with a bias and the other without, if that is all that is left."""
+    with_bias = [[_has_bias(unit.colour) for unit in units] for units in left]
+    if not left[0] or not left[1] or {*with_bias[0]} == {*with_bias[1]} or any(len({*some}) > 1 for some in with_bias):
+        return ""
+    plain = [Counter(_without_bias(unit.colour) for unit in units) for units in left]
+    if plain[0] != plain[1]:
+        return ""
+    here, there = ("source", "target") if with_bias[0][0] else ("target", "source")
+    units, others = left if with_bias[0][0] else left[::-1]
+    return f"the {here} has a bias in {_names(units)}, and the {there} none in {_names(others)}"
+
+
+def _wrapped(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The layers that one side holds under a wrapper, which stores a kernel in pieces, and the other without."""
+    kinds = [{name for unit in units for name in _wrappers(unit.colour)} for units in left]
+    if not left[0] or not left[1] or kinds[0] == kinds[1] or (kinds[0] and kinds[1]):
+        return ""
+    plain = [Counter(_without_wrapper(unit.colour) for unit in units) for units in left]
+    if plain[0] != plain[1]:
+        return ""
+    here, there = ("source", "target") if kinds[0] else ("target", "source")
+    units, others = left if kinds[0] else left[::-1]
+    names = " and ".join(sorted(kinds[0] or kinds[1]))
+    return (
+        f"the {here} has {names} in {_names(units)}, and the {there} the same layers without: {_names(others)}: make plain "
+        "kernels of a copy first, or wrap the others alike"
+    )
+
+
+def _wrappers(colour: Colour) -> set[str]:
+    """The wrappers that a colour says its kernels to be under."""
+    return {
+        name for name, endings in WRAPPERS.items() for value in colour[1:]
+        if isinstance(value, str) and value.endswith(endings[0])
+    }  # fmt: skip
+
+
+def _without_wrapper(colour: Colour) -> Colour:
+    endings = tuple(each[0] for each in WRAPPERS.values())
+    return tuple(value for value in colour if not (isinstance(value, str) and value.endswith(endings)))
+
+
+def _has_bias(colour: Colour) -> bool:
+    return "bias" in colour or any(value is True for value in colour)
+
+
+def _without_bias(colour: Colour) -> Colour:
+    kind = "layer_norm" if colour[0] == "rms_norm" else colour[0]
+    return (kind, *(value for value in colour[1:] if value != "bias" and not isinstance(value, bool)))
 
 
 def one_size(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
@@ -43,8 +133,10 @@ def one_size(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     sizes = [Counter(value for unit in side for value in _sizes(unit.colour)) for side in left]
     gone, new = list(sizes[0] - sizes[1])[:_TRIED], list(sizes[1] - sizes[0])[:_TRIED]
     forms = _forms(left[0], {}), _forms(left[1], {})
+    times = _TIMES if len(left[0]) <= _NAMED else (1,)  # of more layers, that is another width
     for here, there in itertools.product(gone, new):
-        if _forms(left[0], {here: there}) == forms[1] or forms[0] == _forms(left[1], {there: here}):
+        both = {number * here: number * there for number in times}  # what is put together has a multiple of it
+        if _forms(left[0], both) == forms[1] or forms[0] == _forms(left[1], {two: one for one, two in both.items()}):
             one, two = _names(left[0]), _names(left[1])
             if len(left[0]) == 1:
                 return f"{one} and {two} differ in one size: {here} in the source is {there} in the target"

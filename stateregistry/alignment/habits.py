@@ -6,31 +6,13 @@ norms of a block, that of the attention comes before that of what follows it, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, final
+from collections.abc import Sequence
+from typing import Final
 
-from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.lexicon import SIDES
 from stateregistry.alignment.model import View, is_automatic
-
-#: For every name that is counted in a scope, the numbers and colours that it counts.
-Counts = Mapping[tuple[str, ...], Sequence[tuple[tuple[int, ...], Colour]]]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Population:
-    """What a scope holds, on either side.
-
-    Attributes:
-        counts: by every name that is counted. calls: the colours of all units whose calls are known, in their order.
-    """
-
-    counts: tuple[Counts, Counts] = ({}, {})
-    calls: tuple[Sequence[Colour], Sequence[Colour]] = ((), ())
-
+from stateregistry.alignment.population import Counts, Population
 
 _REVERSE: Final = "reverse"
 #: What the norms of a block belong to, in the order in which blocks are written.
@@ -40,7 +22,7 @@ _SIDES: Final = ("input", "post")
 
 
 def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
-    """Two items that one side counts and the other names, in the order that the names have by habit.
+    """Two items that one side counts and the other names, or two norms that both name, in the order of habit.
 
     Args:
         xs, ys: the items. source, target: the sides.
@@ -54,6 +36,10 @@ def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View,
         if first and second:
             pairs = zip(second, first, strict=True) if number else zip(first, second, strict=True)
             return [Tied(x, y, why, "assumption", counted=True, leaf=True) for x, y in pairs]
+    one, two = _in_words(xs), _in_words(ys)
+    if one[0] and two[0] and all(item.vector for item in (*xs, *ys)):
+        text = "two norms of a block, in the order that their names have by habit"
+        return [Tied(x, y, text, "assumption") for x, y in zip(one[0], two[0], strict=True)]
     return []
 
 
@@ -75,7 +61,8 @@ def _is_made(item: Item) -> bool:
 
 def _in_words(items: Sequence[Item]) -> tuple[list[Item], str]:
     """Two items in the order that is usual for what they are called, with the reason; nothing if there is no such."""
-    if any(item.words & SIDES for item in items):
+    sides = [item.words & SIDES for item in items]
+    if any(sides) and (sides[0] != sides[1] or len(sides[0]) != 1):
         return _in_sides(items)
     backward = [item for item in items if _REVERSE in item.words]
     if len(backward) == 1 and not items[0].vector:

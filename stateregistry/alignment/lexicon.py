@@ -13,14 +13,14 @@ from stateregistry.alignment.spelling import Token, split_words
 
 #: Groups of words for one thing; the first stands for all.
 _GROUPS: Final = (
-    "query q queries wq",
-    "key k keys wk",
-    "value v values wv",
+    "query q queries wq qs",
+    "key k keys wk ks",
+    "value v values wv vs",
     "out o output wo",
     "qkv wqkv cqkv",
     "attention attn att mha mhsa multihead multiheadattention",
     "cross encdec",
-    "mlp ffn ff feedforward",
+    "mlp ffn ff ffw feedforward",
     "norm ln layernorm bn batchnorm gn groupnorm rmsnorm",
     "embedding embeddings embed emb embedder embeds",
     "token tok tokens word words wte",
@@ -53,6 +53,9 @@ _GROUPS: Final = (
     "mask masked",
 )
 _CANONICAL: Final = {word: group.split()[0] for group in _GROUPS for word in group.split()}
+
+#: What the last letter of several words stands for; alone it is a name like any other.
+_LETTERS: Final = {"h": "height", "w": "width"}
 
 #: Two words in one, however they are written.
 _JOINED: Final = {
@@ -109,6 +112,10 @@ _EMPTY: Final = frozenset(
 #: Words that say before or after what a norm stands: no synonym is safe beside them.
 SIDES: Final = frozenset({"pre", "post", "before", "after", "input", "final"})
 
+#: Words for what is before all blocks of a model, and for what is behind them.
+BEGINNING: Final = frozenset({"embedding", "stem", "patch"})
+END: Final = frozenset({"final", "head", "f", "tail", "end", "readout"})
+
 
 @lru_cache(maxsize=65536)
 def words_of(text: str) -> frozenset[str]:
@@ -121,7 +128,9 @@ def words_of(text: str) -> frozenset[str]:
         return frozenset({_CANONICAL[joined]})
     if joined in ("proj", "projection"):  # beside nothing else, it is what follows an attention or a gate
         return frozenset({"out"})
-    return frozenset(_CANONICAL.get(word, word) for word in parts if word not in _EMPTY)
+    found = frozenset(_CANONICAL.get(word, word) for word in parts if word not in _EMPTY)
+    letter = _LETTERS.get(parts[-1], "") if len(parts) > 1 else ""
+    return found | {letter} if letter else found
 
 
 def words(path: Iterable[Token]) -> frozenset[str]:

@@ -246,12 +246,12 @@ def _fused(view: View, other: View) -> None:
             mine, theirs = _counts(view), _counts(other)
             extra = mine[colour] - theirs[colour]
             alike = [unit for unit in view.units if unit.colour == colour and not unit.spare]
-            named = [unit for unit in alike if _hinted(unit, hints)]
+            named = [unit for unit in alike if _hinted(unit, hints) or _spelled(unit, names)]
             if not named and _named_there(colour, part, names, view, other):
                 named = alike
             if extra <= 0 or len(named) != extra or theirs[part] - mine[part] < count * extra:
                 continue
-            made = {id(unit): _split(unit, names, view) for unit in named}
+            made = {id(unit): _split(unit, _spelled(unit, names) or names, view) for unit in named}
             if all(made.values()):
                 view.units = [piece for unit in view.units for piece in (made.get(id(unit)) or [unit])]
 
@@ -278,6 +278,17 @@ def _bare_kernels(view: View, other: View) -> None:
             if len(entry.shape) == 2:
                 layer = Layer("linear", path, (Piece("kernel", leaf, axes, entry.kind),), inferred=True)
                 unit.colour, unit.readings = colour, {**unit.readings, colour: layer}
+
+
+def _spelled(unit: Unit, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts in the order in which the name of a fused unit spells them: `kqv`, `to_vk`, `up_gate`; none if it does not."""
+    words = split_words(unit.tokens[-1].text) if unit.tokens else ()
+    initials = {name[0]: name for name in names}
+    for word in words:
+        if len(initials) == len(names) and sorted(word) == sorted(initials) and names != ("gate", "up"):
+            return tuple(initials[letter] for letter in word)
+    said = tuple(word for word in words if word in names)
+    return said if sorted(said) == sorted(names) else ()
 
 
 def _hinted(unit: Unit, hints: frozenset[str]) -> bool:

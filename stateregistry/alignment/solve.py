@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of
-from stateregistry.alignment.habits import Population
+from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of, listed_alike
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
+from stateregistry.alignment.population import Population
 from stateregistry.alignment.spelling import Tokens, tokens
 from stateregistry.alignment.ties import tie
 
@@ -30,21 +30,6 @@ Stems = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 
 
 Classes = dict[Colour, tuple[list[Item], list[Item]]]
-
-
-def _population(classes: Classes) -> Population:
-    """What every counted name counts in a scope, and what is called in it."""
-    found: tuple[dict[tuple[str, ...], list[tuple[tuple[int, ...], Colour]]], ...] = ({}, {})
-    calls: tuple[list[tuple[int, Colour]], ...] = ([], [])
-    for colour, items in classes.items():
-        for side, several in enumerate(items):
-            for item in several:
-                if item.numbers:
-                    found[side].setdefault(item.stems, []).append((item.numbers, colour))
-                if item.call is not None:
-                    calls[side].append((item.call, colour))
-    ordered = [[colour for _, colour in sorted(rows, key=lambda row: row[0])] for rows in calls]
-    return Population((found[0], found[1]), (ordered[0], ordered[1]))
 
 
 def _anchors(pairs: Sequence[Pair]) -> dict[Tokens, list[tuple[Tokens, Unit, Unit]]]:
@@ -114,7 +99,7 @@ class Solver:
             return
         decided = self._within(sources[0].tokens[: depths[0]], targets[0].tokens[: depths[1]])
         covered: set[int] = set()
-        for xs, ys in self._repeated(sources, targets, depths, covered):
+        for xs, ys, sure in self._repeated(sources, targets, depths, covered):
             if not self._spend(len(xs) * min(len(ys), 64)):
                 self._ask([u for x in xs for u in x.units], [u for y in ys for u in y.units], "stopped at its bound")
                 continue
@@ -124,9 +109,10 @@ class Solver:
                 below = (depths[0] + len(pair.source.path), depths[1] + len(pair.target.path))
                 text = evidence if len(xs) == 1 else (*evidence, f"container {pair.evidence}")
                 counted = (*stems, (pair.source.counts, pair.target.counts)) if pair.counted else stems
-                self.solve(pair.source.units, pair.target.units, below, worse(grade, pair.grade), text, counted)
+                doubt = worse(worse(grade, pair.grade), sure)
+                self.solve(pair.source.units, pair.target.units, below, doubt, text, counted)
             done = {id(item) for pair in made.pairs for item in (pair.source, pair.target)}
-            open_ = [x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done]
+            open_ = ([x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done])
             if open_[0]:
                 one, two = ([unit for item in items for unit in item.units] for items in open_)
                 self._ask(one, two, made.why)
@@ -137,8 +123,11 @@ class Solver:
 
     def _repeated(
         self, sources: Sequence[Unit], targets: Sequence[Unit], depths: tuple[int, int], covered: set[int]
-    ) -> list[tuple[list[Item], list[Item]]]:
-        """Groups of containers that both sides have equally often, largest first, without overlap. Fills `covered`."""
+    ) -> list[tuple[list[Item], list[Item], Grade]]:
+        """Groups of containers that both sides have equally often, largest first, without overlap. Fills `covered`.
+
+        With how sure it is that what they hold belongs together on both sides.
+        """
         sides = []
         for units, depth in ((sources, depths[0]), (targets, depths[1])):
             groups: dict[Signature, list[Item]] = {}
@@ -147,7 +136,7 @@ class Solver:
             sides.append(groups)
         shared = [signature for signature in sides[0] if signature in sides[1]]
         shared.sort(key=lambda signature: -sum(count for _, count in signature))
-        found = []
+        found: list[tuple[list[Item], list[Item], Grade]] = []
         for signature in shared:
             xs, ys = (
                 [item for item in groups[signature] if not any(id(unit) in covered for unit in item.units)]
@@ -155,23 +144,39 @@ class Solver:
             )
             if not xs or len(xs) != len(ys) or self._elsewhere(xs, ys, sides, covered):
                 continue
-            if sum(count for _, count in signature) < _SMALL and (
-                self._outside(signature, xs, sources, covered) or self._outside(signature, ys, targets, covered)
-            ):
+            sure = self._together(signature, (xs, ys), (sources, targets), covered)
+            if sure == "question":
                 continue
             covered.update(id(unit) for item in (*xs, *ys) for unit in item.units)
-            found.append((xs, ys))
+            found.append((xs, ys, sure))
         return found
 
-    def _outside(self, signature: Signature, items: Sequence[Item], units: Sequence[Unit], covered: set[int]) -> bool:
-        """Whether a colour of small containers also occurs beside them: then it may be either."""
+    def _together(
+        self,
+        signature: Signature,
+        items: tuple[list[Item], list[Item]],
+        units: tuple[Sequence[Unit], Sequence[Unit]],
+        covered: set[int],
+    ) -> Grade:
+        """How sure it is that containers hold the same: small ones may hold this or that of what is also beside them."""
+        if sum(count for _, count in signature) >= _SMALL:
+            return "certain"
+        outside = {colour for side in (0, 1) for colour in self._outside(signature, items[side], units[side], covered)}
+        if not outside:
+            return "certain"
+        if outside >= {number for number, _ in signature}:
+            return "question"
+        return listed_alike(*items, self.source, self.target)
+
+    def _outside(
+        self, signature: Signature, items: Sequence[Item], units: Sequence[Unit], covered: set[int]
+    ) -> set[int]:
+        """The colours of small containers that also occur beside them."""
         colours = {number for number, _ in signature}
         inside = {id(unit) for item in items for unit in item.units}
-        return any(
-            self._palette.of(unit.colour) in colours
-            for unit in units
-            if id(unit) not in inside and id(unit) not in covered
-        )
+        return colours & {
+            self._palette.of(unit.colour) for unit in units if id(unit) not in inside and id(unit) not in covered
+        }
 
     def _elsewhere(
         self, xs: Sequence[Item], ys: Sequence[Item], sides: Sequence[dict[Signature, list[Item]]], covered: set[int]
@@ -207,8 +212,11 @@ class Solver:
         for side, units in enumerate((sources, targets)):
             for unit in units:
                 classes.setdefault(unit.colour, ([], []))[side].append(item_of(unit, depths[side]))
-        population = _population(classes)
+        population = Population(
+            ([x for xs, _ in classes.values() for x in xs], [y for _, ys in classes.values() for y in ys])
+        )
         whys: dict[Colour, str] = {}
+        parts: dict[Colour, list[tuple[list[Item], list[Item]]]] = {}
         progress = True
         while progress:
             progress = False
@@ -220,7 +228,7 @@ class Solver:
                     whys[colour] = "the search was stopped at its bound"
                     continue
                 made = tie(xs, ys, anchors, self.source, self.target, population)
-                whys[colour] = made.why
+                whys[colour], parts[colour] = made.why, made.parts
                 progress |= bool(made.pairs)
                 anchors += made.pairs
                 for pair in made.pairs:
@@ -229,7 +237,10 @@ class Solver:
                 classes[colour] = ([x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done])
         for colour, (xs, ys) in classes.items():
             one, two = [x.units[0] for x in xs], [y.units[0] for y in ys]
-            if one and two:
+            if one and two and sum(len(part[0]) for part in parts.get(colour, ())) == len(one) == len(two):
+                for some, others in parts[colour]:
+                    self._ask([x.units[0] for x in some], [y.units[0] for y in others], whys[colour])
+            elif one and two:
                 counts = f"{len(one)} in the source and {len(two)} in the target"
                 self._ask(one, two, whys.get(colour) or counts)
             else:

@@ -7,18 +7,20 @@ rest on that name's numbers. Containers that are counted must not be torn apart.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View, is_automatic
-from stateregistry.alignment.spelling import Tokens
+from stateregistry.alignment.spelling import Tokens, tokens
 
 if TYPE_CHECKING:
     from stateregistry.alignment.colours import Colour
 
 #: Evidence of an anchor.
 BY_RULE: Final = "a rename rule"
+#: Evidence of elimination.
+LEFT: Final = "the one that is left"
 #: Evidence of equal names.
 _BY_NAME: Final = frozenset({"same path", "same names, numbers by rank", "the same name"})
 
@@ -27,7 +29,7 @@ def check(result: Result, source: View, target: View) -> None:
     """Take back pairs that something contradicts, and grade those that nothing confirms. Changes the result."""
     _named(result, source, target)
     _numbers(result, source, target)
-    _torn(result)
+    _torn(result, source, target)
 
 
 # -------------------------------------------------------------------- numbers
@@ -128,11 +130,18 @@ def _numbers(result: Result, source: View, target: View) -> None:
         if other.ordered or other.called:
             inverted[own] = _Order(free, own, other).inverted()
     along, against = _both_counted(free)
+    runs = _runs(free)
     kept: list[Pair] = []
+    doubted: set[Colour] = set()
+    calls = {(unit.colour, unit.call) for view in (source, target) for unit in view.units if unit.call is not None}
     for pair in result.pairs:
         wrong = [name for stem in pair.stems for side in (0, 1) for name in stem[side] if name in inverted[side]]
         names = _own_names(pair)
-        if wrong or (pair.leaf and names in against):
+        if wrong and pair.leaf and set(wrong) <= set(names) and (known := _counts_on(pair, runs)):
+            if known != "between":
+                doubted.add(pair.source.colour)
+                pair.doubt("assumption", f"the numbers of `{wrong[0]}` run against others that it counts")
+        elif wrong or (pair.leaf and names in against):
             name = wrong[0] if wrong else names[1]
             text = f"the numbers of `{name}` run against what was decided without them"
             result.questions.append(Question([pair.source], [pair.target], text))
@@ -143,8 +152,52 @@ def _numbers(result: Result, source: View, target: View) -> None:
             pair.doubt("assumption", "numbers of names in an order that tears modules apart: nothing confirms them")
         elif pair.leaf and pair.grade == "numbers" and names not in along:
             _doubt(pair, source, target)
+        if (
+            pair.leaf
+            and pair.grade == "numbers"
+            and any(is_automatic(unit) and _reads_with_others(unit, calls) for unit in (pair.source, pair.target))
+        ):
+            text = "kernels of one size that are called one after another and read one input, in an order that only numbers say"
+            pair.doubt("assumption", text)
         kept.append(pair)
+    for pair in kept:
+        if pair.source.colour in doubted and LEFT in pair.evidence:
+            pair.doubt("assumption", "left by others that are one")
     result.pairs[:] = kept
+
+
+#: By the counted names of both sides, the numbers that were paired without them.
+_Runs = dict[tuple[object, object], list[tuple[int, int]]]
+
+
+def _runs(pairs: Iterable[Pair]) -> _Runs:
+    """Lists of which two members at least are paired without numbers, and all of these at one distance."""
+    found: _Runs = {}
+    for pair in pairs:
+        one, two = _last(pair.source.tokens), _last(pair.target.tokens)
+        if one is not None and two is not None:
+            found.setdefault((one[0], two[0]), []).append((one[1], two[1]))
+    return {both: row for both, row in found.items() if len(set(row)) > 1 and len({b - a for a, b in row}) == 1}
+
+
+def _counts_on(pair: Pair, runs: _Runs) -> str:
+    """Whether a pair is at the distance of the others of its two lists, `between` them or `beyond`; empty if it is not.
+
+    What else one of the two names counts, and in what order, is then nothing to them.
+    """
+    one, two = _last(pair.source.tokens), _last(pair.target.tokens)
+    row = runs.get((one[0], two[0]), []) if one is not None and two is not None else []
+    if one is None or two is None or not row or two[1] - one[1] != row[0][1] - row[0][0]:
+        return ""
+    return "between" if min(row)[0] < one[1] < max(row)[0] else "beyond"
+
+
+def _reads_with_others(unit: Unit, calls: set[tuple[Colour, int]]) -> bool:
+    """Whether a kernel is called right before or after one of its size that cannot read what it gives: both read one input."""
+    colour = unit.colour
+    if colour[0] not in ("linear", "conv") or colour[1] == colour[2] or unit.call is None:
+        return False
+    return (colour, unit.call - 1) in calls or (colour, unit.call + 1) in calls
 
 
 def _is_nobodys(view: View, unit: Unit) -> bool:
@@ -201,19 +254,23 @@ def _doubt(pair: Pair, source: View, target: View) -> None:
 # -------------------------------------------------------------------- containers
 
 
-def _torn(result: Result) -> None:
+def _torn(result: Result, source: View, target: View) -> None:
     """A counted container whose layers go to several, of which one also takes layers of others."""
     # What a rule says is called as the target calls it: its path says nothing of the containers of the source.
     free = [pair for pair in result.pairs if pair.evidence[:1] != [BY_RULE]]
-    one, two = _members(free, 0), _members(free, 1)
+    one, two = _members(free, 0, source), _members(free, 1, target)
+    around: tuple[dict[int, list[tuple[object, ...]]], ...] = ({}, {})
+    for side, held in enumerate((one, two)):
+        for place, several in held.items():
+            for pair in several:
+                around[side].setdefault(id(pair), []).append(place)
     bad: set[int] = set()
     for own, members, others in ((0, one, two), (1, two, one)):
         for pairs in members.values():
             if len(pairs) < 2 or all(pair.grade == "certain" for pair in pairs):
                 continue
             inside = {id(pair) for pair in pairs}
-            keys = {key for pair in pairs for key in _containers((pair.target, pair.source)[own])}
-            for key in keys:
+            for key in sorted({key for pair in pairs for key in around[1 - own].get(id(pair), ())}, key=repr):
                 theirs = {id(pair) for pair in others.get(key, ())}
                 if inside & theirs and inside - theirs and theirs - inside:
                     bad |= {id(pair) for pair in pairs if pair.grade != "certain"}
@@ -230,9 +287,34 @@ def _containers(unit: Unit) -> Iterable[tuple[object, ...]]:
             yield tuple(one.same for one in unit.tokens[: depth + 1])
 
 
-def _members(pairs: Sequence[Pair], side: int) -> dict[tuple[object, ...], list[Pair]]:
+def _members(pairs: Sequence[Pair], side: int, view: View) -> dict[tuple[object, ...], list[Pair]]:
+    """What every counted container holds; a unit of its very name (`up_0` beside `up_0_mix`) is in it.
+
+    What several containers share stands in one of them by chance: it is in none.
+    """
+    second: dict[str, list[str]] = {}
+    for alias, key in view.aliases.items():
+        second.setdefault(key, []).append(alias)
     found: dict[tuple[object, ...], list[Pair]] = {}
+    alone: list[Pair] = []
     for pair in pairs:
-        for key in _containers((pair.source, pair.target)[side]):
-            found.setdefault(key, []).append(pair)
+        unit = (pair.source, pair.target)[side]
+        homes = list(_containers(unit))
+        if not homes or not _is_shared(unit, second):
+            alone.append(pair)
+            for home in homes:
+                found.setdefault(home, []).append(pair)
+    for pair in alone:
+        own = tuple(one.same for one in (pair.source, pair.target)[side].tokens)
+        if own in found:
+            found[own].append(pair)
     return found
+
+
+def _is_shared(unit: Unit, second: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an array of a unit has another name, in another container."""
+    return any(
+        tokens(alias.rpartition("/")[0])[:-1] != tokens(key.rpartition("/")[0])[:-1]
+        for key in unit.keys
+        for alias in second.get(key, ())
+    )

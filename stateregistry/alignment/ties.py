@@ -9,26 +9,27 @@ something, are told by equal words alone. Never the order of declaration by itse
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
 from stateregistry.alignment.analogy import as_counted
-from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import Item, Tied, in_order
-from stateregistry.alignment.habits import Counts, Population, by_habit
-from stateregistry.alignment.lexicon import SIDES, similarity
-from stateregistry.alignment.model import Grade, View, is_automatic, worse
+from stateregistry.alignment.beside import BESIDE, beside
+from stateregistry.alignment.blocks import Part, by_block
+from stateregistry.alignment.containers import Item, Tied, in_order, name_of
+from stateregistry.alignment.counting import by_call, by_numbers, chained, counted
+from stateregistry.alignment.habits import by_habit
+from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, words_of
+from stateregistry.alignment.model import GRADES, Grade, View, worse
+from stateregistry.alignment.owners import by_owner
 from stateregistry.alignment.parallel import in_parallel
+from stateregistry.alignment.population import NOBODY, Population
+from stateregistry.alignment.sequence import in_sequence
+from stateregistry.alignment.soundness import LEFT
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.
 NAMES: Final = 64
-#: Above this many candidates nothing is told by what stands beside it.
-BESIDE: Final = 12
-#: More norms than this are more than those of one block.
-_NORMS: Final = 4
 _LEAST: Final = 0.3
 _MARGIN: Final = 0.25
 
@@ -39,13 +40,15 @@ _CONFIG: Final = ("stride", "dilation", "groups", "reverse", "heads", "kernel_si
 @final
 @dataclass(slots=True)
 class Tie:
-    """What is decided of a class, and why the rest is not."""
+    """What is decided of a class, and why the rest is not.
+
+    Attributes:
+        parts: where a class is divided into blocks, what is open in each.
+    """
 
     pairs: list[Tied] = field(default_factory=list)
     why: str = ""
-
-
-_NOBODY: Final = Population()
+    parts: list[tuple[list[Item], list[Item]]] = field(default_factory=list)
 
 
 def tie(
@@ -54,7 +57,7 @@ def tie(
     anchors: Sequence[Tied],
     source: View,
     target: View,
-    population: Population = _NOBODY,
+    population: Population = NOBODY,
 ) -> Tie:
     """Pair as many items as the evidence decides.
 
@@ -65,35 +68,26 @@ def tie(
         population: what else the scope holds.
     """
     if len(xs) == len(ys) == 1:
-        return Tie([Tied(xs[0], ys[0], "the only one of its kind and size here")])
+        return _alone(xs[0], ys[0])
     parted = _by_config(xs, ys)
     if parted is not None:
-        made = Tie()
-        for evidence, some, others in parted:
-            inner = tie(some, others, anchors, source, target, population)
-            made.pairs += [
-                Tied(one.source, one.target, f"{evidence}; {one.evidence}", one.grade, one.counted, one.leaf)
-                for one in inner.pairs
-            ]
-            made.why = made.why or inner.why
-        return made
+        return _of_each(parted, anchors, source, target, population)
     votes = _Votes(xs, ys)
     votes.add(_equal_names(xs, ys, source, target))
     votes.add(_by_words(xs, ys, source, target))
+    if not votes.conflict:
+        votes.add(_by_own_name(*votes.left()))
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
     if not votes.conflict and len(xs) <= BESIDE:
-        votes.add(_beside(xs, ys, anchors, source, target))
-    numbered, doubt = _by_numbers(xs, ys, source, target, population)
+        votes.add(beside(xs, ys, anchors, source, target))
+    numbered, doubt = by_numbers(xs, ys, source, target, population)
     if not votes.conflict and numbered:
         votes.add(numbered)
+    parts: list[tuple[list[Item], list[Item]]] = []
     if not votes.conflict and not numbered:
-        numbered, doubt = _by_numbers(*votes.left(), source, target, population)
-        left = votes.left()
-        numbered = numbered or as_counted(*left, anchors) or in_parallel(*left, anchors)
-        votes.add(
-            numbered or _by_call(*left, source, target, population) or by_habit(*left, source, target, population)
-        )
+        found, doubt, parts = _of_the_rest(votes, anchors, source, target, population)
+        votes.add(found)
     if votes.conflict:
         return Tie([], votes.conflict)
     made = Tie(list(votes.pairs.values()))
@@ -102,10 +96,107 @@ def tie(
         grade: Grade = "certain" if _may_be_left(left[0][0], left[1][0], made.pairs) else "assumption"
         for pair in made.pairs:  # it is no surer than those that it is left by
             grade = worse(grade, pair.grade)
-        made.pairs.append(Tied(left[0][0], left[1][0], "the one that is left", grade))
+        made.pairs.append(Tied(left[0][0], left[1][0], LEFT, grade))
     elif left[0]:
         made.why = doubt or "no name, number or neighbour tells them apart"
+        made.parts = parts
     return made
+
+
+def _of_each(
+    parted: Sequence[tuple[str, list[Item], list[Item]]],
+    anchors: Sequence[Tied],
+    source: View,
+    target: View,
+    population: Population,
+) -> Tie:
+    """What is decided in each part of a class by itself."""
+    made = Tie()
+    for evidence, some, others in parted:
+        inner = tie(some, others, anchors, source, target, population)
+        made.pairs += [
+            Tied(one.source, one.target, f"{evidence}; {one.evidence}", one.grade, one.counted, one.leaf)
+            for one in inner.pairs
+        ]
+        made.why = made.why or inner.why
+    return made
+
+
+def _of_the_rest(
+    votes: _Votes, anchors: Sequence[Tied], source: View, target: View, population: Population
+) -> tuple[list[Tied], str, list[tuple[list[Item], list[Item]]]]:
+    """What numbers, blocks, calls and habits say of what nothing else tells; why not, and what is open in each block."""
+    left = votes.left()
+    found, doubt = by_numbers(*left, source, target, population)
+    found = found or as_counted(*left, anchors) or in_parallel(*left, anchors)
+    if found or not left[0]:
+        return found, doubt, []
+    divided = by_block(votes.xs, votes.ys, anchors, source, target, population)
+    found, parts, doubt = _in_blocks(divided, votes, source, target, doubt)
+    if divided:
+        return found, doubt, parts
+    if len(left[0]) == 1:
+        return [], doubt, []  # the one that is left
+    known = [*anchors, *votes.pairs.values()]
+    ways = [
+        by_owner(*left, known, source, target, population),
+        in_sequence(*left, known, source, target, population),
+        by_call(*left, source, target, population),
+    ]
+    for found in sorted(filter(None, ways), key=_surest):
+        votes.add(found)  # each tells all of them: if two differ, nothing is decided
+    return by_habit(*votes.left(), source, target, population), doubt, []
+
+
+def _surest(pairs: Sequence[Tied]) -> int:
+    return max(GRADES.index(pair.grade) for pair in pairs)
+
+
+def _in_blocks(
+    divided: Sequence[Part], votes: _Votes, source: View, target: View, doubt: str
+) -> tuple[list[Tied], list[tuple[list[Item], list[Item]]], str]:
+    """The pairs inside of blocks, what is open in each, and why. What is decided across blocks is contradicted."""
+    pairs: list[Tied] = []
+    open_: list[tuple[list[Item], list[Item]]] = []
+    for part in divided:
+        mine, its = {id(x) for x in part.xs}, {id(y) for y in part.ys}
+        if any((id(pair.source) in mine) is not (id(pair.target) in its) for pair in votes.pairs.values()):
+            votes.conflict = votes.conflict or "what decides some of them contradicts the numbers of their blocks"
+            return [], [], doubt
+        one, two = (
+            [item for item in side if id(item) not in done]
+            for side, done in ((part.xs, votes.pairs), (part.ys, votes.taken))
+        )
+        if not one:
+            continue
+        known = [*part.anchors, *(pair for key, pair in votes.pairs.items() if key in mine)]
+        inner = tie(one, two, known, source, target, part.population)
+        text = "by the number of the block" if part.inside else "outside of all blocks"
+        pairs += [
+            Tied(each.source, each.target, f"{text}; {each.evidence}", worse("numbers", each.grade), True, part.inside)
+            for each in inner.pairs
+        ]
+        done = {id(item) for pair in inner.pairs for item in (pair.source, pair.target)}
+        left = ([x for x in one if id(x) not in done], [y for y in two if id(y) not in done])
+        if left[0]:
+            doubt = doubt or inner.why
+            open_.append(left)
+    return pairs, open_, doubt
+
+
+def _alone(x: Item, y: Item) -> Tie:
+    """Two that are the only ones of their kind and size: one, unless names put one at the other end of the model."""
+    if x.vector and _opposed(x, y):
+        return Tie([], "one is called after the beginning of a model and the other after its end")
+    return Tie([Tied(x, y, "the only one of its kind and size here")])
+
+
+def _opposed(x: Item, y: Item) -> bool:
+    """Whether one of two items is called after the beginning of a model and the other after its end."""
+    return any(
+        one.words & BEGINNING and two.words & END and not one.words & END and not two.words & BEGINNING
+        for one, two in ((x, y), (y, x))
+    )
 
 
 class _Votes:
@@ -122,8 +213,8 @@ class _Votes:
             for known in (self.pairs.get(id(pair.source)), self.taken.get(id(pair.target))):
                 if known is not None and (known.source is not pair.source or known.target is not pair.target):
                     self.conflict = self.conflict or (
-                        f"{known.evidence} says {_name(known.source)} = {_name(known.target)}, "
-                        f"{pair.evidence} says {_name(pair.source)} = {_name(pair.target)}"
+                        f"{known.evidence} says {name_of(known.source)} = {name_of(known.target)}, "
+                        f"{pair.evidence} says {name_of(pair.source)} = {name_of(pair.target)}"
                     )
                     return
             self.pairs.setdefault(id(pair.source), pair)
@@ -131,12 +222,6 @@ class _Votes:
 
     def left(self) -> tuple[list[Item], list[Item]]:
         return [x for x in self.xs if id(x) not in self.pairs], [y for y in self.ys if id(y) not in self.taken]
-
-
-def _name(item: Item) -> str:
-    return (
-        "/".join(f"{token.text}{'' if token.number is None else token.number}" for token in item.path) or "(the scope)"
-    )
 
 
 # -------------------------------------------------------------------- config
@@ -221,7 +306,7 @@ def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View
     left, right = _telling(xs), _telling(ys)
     if not (_strict(xs, left) or _strict(ys, right)):
         meet = frozenset().union(*left) & frozenset().union(*right)
-        left, right = [words & meet for words in left], [words & meet for words in right]
+        left, right = ([words & meet for words in left], [words & meet for words in right])
     found: dict[frozenset[str], tuple[list[Item], list[Item]]] = {}
     for side, items, words in ((0, xs, left), (1, ys, right)):
         for item, each in zip(items, words, strict=True):
@@ -233,10 +318,10 @@ def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View
         evidence = f"the words {' '.join(sorted(shared))}"
         if len(some) == 1:
             pairs.append(Tied(some[0], others[0], evidence))
-        elif (chain := _chain(some, others)) is not None:
+        elif (chain := chained(some, others)) is not None:
             one, two = ([pair[side] for pair in chain] for side in (0, 1))
             if in_order(one, source) and in_order(two, target):
-                pairs += _counted(chain, f"{evidence}, by number")
+                pairs += counted(chain, f"{evidence}, by number")
     return pairs
 
 
@@ -259,10 +344,29 @@ def _by_similarity(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
     return pairs
 
 
+def _by_own_name(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
+    """What is called the same, in full, among others that stand in one container with it on either side."""
+    found: list[dict[frozenset[str], Item]] = []
+    for items in (xs, ys):
+        if len({_home(item) for item in items}) != 1 or not all(item.single and item.path for item in items):
+            return []
+        named = _once(items, lambda item: words_of(item.path[-1].text) if item.path[-1].number is None else None)
+        found.append({words: item for words, item in named.items() if isinstance(words, frozenset) and words})
+    text = "the same own name, which is part of another's"
+    return [Tied(item, found[1][words], text, "assumption") for words, item in found[0].items() if words in found[1]]
+
+
+def _home(item: Item) -> tuple[tuple[str, int | None], ...]:
+    """The container of an item; of a part of a fused layer that of the whole."""
+    layer = item.units[0].layer
+    fused = layer is not None and layer.base not in (None, "") and layer.kind == "linear"
+    return item.same[: -2 if fused else -1]
+
+
 def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:
     """Whether the last two may be one although no evidence names them: their words do not point elsewhere."""
-    others = [pair.target.words for pair in pairs], [pair.source.words for pair in pairs]
-    common = frozenset.intersection(x.words, *others[1]), frozenset.intersection(y.words, *others[0])
+    others = ([pair.target.words for pair in pairs], [pair.source.words for pair in pairs])
+    common = (frozenset.intersection(x.words, *others[1]), frozenset.intersection(y.words, *others[0]))
     one, two = x.words - common[0], y.words - common[1]
     if not one or not two or one == two:
         return not any(one & other for other in others[0]) and not any(two & other for other in others[1])
@@ -275,170 +379,3 @@ def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:
         return False
     apart = one ^ two  # what only one of them says must be said of no other
     return not x.vector or not any(apart & other for side in others for other in side)
-
-
-# -------------------------------------------------------------------- neighbours and numbers
-
-
-Nearness = tuple[int, float, bool]
-
-
-def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
-    """How much of their path is the same, how many words, and whether their number is."""
-    depth = 0
-    for one, two in zip(item.same[:-1], anchor.same[:-1], strict=False):
-        if one != two:
-            break
-        depth += 1
-    shared = similarity(item.raw, anchor.raw) if words else 0.0
-    # A number says something beside the same number only: further away, or in a list, it counts something else.
-    siblings = item.same[:-1] == anchor.same[:-1] and bool(item.path) and bool(anchor.path)
-    if siblings and item.path[-1].apart and anchor.path[-1].apart and item.path[-1].stem == anchor.path[-1].stem:
-        return depth + 1, shared, False
-    siblings = siblings and item.path[-1].apart is anchor.path[-1].apart
-    return depth, shared, siblings and bool(item.numbers) and item.numbers == anchor.numbers
-
-
-def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, bool] | None:
-    """The one strictly closest to an anchor, and whether by its container or by words: else it is by a number alone."""
-    near = [_nearness(item, anchor, words=words) for item in items]
-    scores = [depth + 0.5 * shared + 0.4 * number for depth, shared, number in near]
-    best = max(scores)
-    at = scores.index(best)
-    if scores.count(best) > 1 or best <= 0:
-        return None
-    others = [one for n, one in enumerate(near) if n != at]
-    depth, shared = max((one[0] for one in others), default=0), max((one[1] for one in others), default=0.0)
-    return items[at], near[at][0] > depth or near[at][1] > shared  # what all of them share says nothing of one
-
-
-def _beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View) -> list[Tied]:
-    """What stands closest to a decided one on both sides, if all that are decided agree.
-
-    Both have to be close in the same: a word that one shares with its neighbour says nothing of a number on the other side.
-    A number that runs against the order of its side says nothing of a neighbour's.
-    """
-    found: dict[int, Tied] = {}
-    taken: dict[int, Tied] = {}
-    words = not any(item.words & SIDES for item in (*xs, *ys))
-    for anchor in anchors:
-        one, two = _closest(xs, anchor.source, words=words), _closest(ys, anchor.target, words=words)
-        if one is None or two is None or one[1] is not two[1]:
-            continue
-        if not one[1] and _rank(one[0], xs) != _rank(two[0], ys):
-            continue  # counted from elsewhere on one side: the same number is another one
-        if not one[1] and not (_runs(one[0], xs, source) and _runs(two[0], ys, target)):
-            continue
-        x, y = one[0], two[0]
-        made = Tied(x, y, f"beside {_name(anchor.source)} = {_name(anchor.target)}", anchor.grade)
-        for known in (found.get(id(x)), taken.get(id(y))):
-            if known is not None and (known.source is not x or known.target is not y):
-                return []
-        if id(x) not in found or anchor.grade == "certain":
-            found[id(x)] = taken[id(y)] = made
-    return list(found.values())
-
-
-def _runs(item: Item, items: Sequence[Item], view: View) -> bool:
-    """Whether those of the name of an item are declared or called in the order of their numbers."""
-    return in_order(sorted((one for one in items if one.stems == item.stems), key=lambda one: one.numbers), view)
-
-
-def _rank(item: Item, items: Sequence[Item]) -> int:
-    """Which of those of its name an item is."""
-    return sum(other.numbers < item.numbers for other in items if other.stems == item.stems)
-
-
-def _chain(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[Item, Item]] | None:
-    """Both sides in the order of their numbers, where nothing but a number of one name sets any two of a side apart.
-
-    What comes after that number says no more: blocks may call what they hold as they like.
-    """
-    both = _sorted(xs), _sorted(ys)
-    return list(zip(*both, strict=True)) if _are_counted(both[0]) and _are_counted(both[1]) else None
-
-
-def _counted_apart(one: Item, two: Item) -> bool:
-    """Whether the first step in which two paths differ is one name with two numbers."""
-    for a, b in zip(one.path, two.path, strict=False):
-        if a.same != b.same:
-            return a.stem == b.stem and a.number is not None and b.number is not None
-    return False
-
-
-def _by_numbers(
-    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
-) -> tuple[list[Tied], str]:
-    if not xs or len(xs) != len(ys):
-        return [], ""
-    chain = _chain(xs, ys)
-    if chain is None:
-        return [], ""
-    if not in_order([x for x, _ in chain], source) or not in_order([y for _, y in chain], target):
-        return [], "their numbers contradict the order in which they are declared or called"
-    if not _count_alike(_counted_by(xs, population.counts[0]), _counted_by(ys, population.counts[1])):
-        return [], "their names count other layers in another order on either side"
-    return _counted(chain, "by number"), ""
-
-
-def _counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
-    """Everything that the names of some items count in the scope."""
-    return [each for stems in {item.stems for item in items} for each in counts.get(stems, ())]
-
-
-def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
-    """Whether two names count what both of them count in the same order."""
-    return _called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
-
-
-def _called_alike(counted: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
-    """Whether names count what is on both sides in the order in which the other side has it."""
-    mine = [colour for _, colour in sorted(counted, key=lambda each: each[0])]
-    shared = {*mine} & {*others}
-    return [colour for colour in mine if colour in shared] == [colour for colour in others if colour in shared]
-
-
-def _by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
-    """What one side counts, in the order in which the other side calls it.
-
-    Norms, whatever they are called there: a block normalises one after another. Of kernels it is evidence only where they
-    are one name that was counted as modules were made: those with names of their own (gate and up) are called in any order.
-    Numbers that an author gave and that run against the calls are no mistake: these may be equal numbers on both sides.
-    """
-    if not xs or not all(item.single for item in (*xs, *ys)):
-        return []
-    norms = len(xs) <= _NORMS and all(item.vector for item in (*xs, *ys))
-    for side, (counted, others, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
-        if not other.called or any(item.call is None for item in others):
-            continue
-        first, made = _sorted(counted), _are_counted(_sorted(others))
-        if not _are_counted(first) or not in_order(first, view) or not (norms or made):
-            continue
-        if made and (in_order(_sorted(others), other) or not all(is_automatic(item.units[0]) for item in others)):
-            continue
-        if not _called_alike(_counted_by(counted, population.counts[side]), population.calls[1 - side]):
-            continue
-        chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
-        pairs = chain if counted is xs else [(y, x) for x, y in chain]
-        evidence = f"{'norms, ' if norms else ''}by number on one side and by call on the other"
-        grade: Grade = "assumption" if made else "numbers"
-        if made:
-            evidence = f"{evidence}, where they were counted as they were made"
-        return [Tied(x, y, evidence, grade, counted=True, leaf=True) for x, y in pairs]
-    return []
-
-
-def _sorted(items: Sequence[Item]) -> list[Item]:
-    return sorted(items, key=lambda item: item.numbers)
-
-
-def _are_counted(items: Sequence[Item]) -> bool:
-    """Whether nothing but a number sets one of them, in their order, apart from the next."""
-    return all(_counted_apart(one, two) for one, two in itertools.pairwise(items))
-
-
-def _counted(chain: Sequence[tuple[Item, Item]], evidence: str) -> list[Tied]:
-    """Pairs by number; of single units, if their own numbers differ on either side."""
-    own = [{item.path[-1].number for item in side if item.single and item.path} for side in zip(*chain, strict=True)]
-    leaf = any(len(numbers) > 1 for numbers in own)
-    return [Tied(x, y, evidence, "numbers", counted=True, leaf=leaf) for x, y in chain]

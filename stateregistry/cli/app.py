@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
-from typing import TextIO, final
+import threading
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 import click
 
@@ -23,6 +25,11 @@ from stateregistry.cli.rename import rename
 from stateregistry.cli.terminal import Terminal
 from stateregistry.cli.verify import verify
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds after which an interrupt that was dropped is raised again.
+_SOON: Final = 0.01
 _EPILOG = """\b
 First steps, with a checkpoint and the code of its model (class Net in net.py):
   stateregistry inspect model.pt
@@ -67,6 +74,7 @@ def run(arguments: list[str]) -> int:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # for the life of the process
     terminal = Terminal()
     terminal.arguments = tuple(arguments)
+    before, sys.unraisablehook = sys.unraisablehook, _raised_again(sys.unraisablehook)
     try:
         asked = os.environ.get(VARIABLE)
         code = answer(group, asked) if asked else _invoke(terminal, arguments)
@@ -77,7 +85,21 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # the disk that stdout goes to is full
         _abandon(sys.stdout)
         return failures.report(terminal, error)
+    finally:
+        sys.unraisablehook = before
     return code
+
+
+def _raised_again(before: Callable[[sys.UnraisableHookArgs], object]) -> Callable[[sys.UnraisableHookArgs], object]:
+    """A hook that loses no interrupt: Python drops one that comes while a finaliser or the garbage collector runs."""
+
+    def hook(lost: sys.UnraisableHookArgs, /) -> object:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            return before(lost)
+        threading.Timer(_SOON, _thread.interrupt_main).start()  # not from here: it would be dropped again
+        return None
+
+    return hook
 
 
 def _abandon(stream: TextIO) -> None:

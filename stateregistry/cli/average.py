@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from stateregistry.cli import completion
-from stateregistry.cli.options import common, examples
+from stateregistry.cli.options import as_path, common, examples
 
 if TYPE_CHECKING:
     from stateregistry.cli.terminal import Terminal
@@ -24,7 +24,7 @@ _EPILOG = examples(
 
 @click.command(epilog=_EPILOG, short_help="Average checkpoints into one.")
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True, shell_complete=completion.files)
-@click.option("-o", "--out", metavar="OUT", required=True, type=click.Path(path_type=Path), help="The file to write.")
+@click.option("-o", "--out", metavar="OUT", required=True, callback=as_path, help="The file to write.")
 @click.option(
     "--weight", "weights", multiple=True, type=float, help="Weight of a source, once for each, in their order."
 )

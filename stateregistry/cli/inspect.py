@@ -213,11 +213,13 @@ def _other_dtypes(dtype: str | None, reg: StateRegistry) -> str:
 
 def _what(reg: StateRegistry) -> str:
     """What kind of thing it is."""
+    from stateregistry.stores.base import FileRegistry  # lazy: loaded for files, needed for nothing else
+
     name = reg.adapter or type(reg).__name__
-    if not hasattr(reg, "path"):
+    if not isinstance(reg, FileRegistry):
         return f"{name} model"
     dialect = f" in the names of {reg.dialect}" if reg.dialect and reg.dialect != name else ""
-    return f"{name} file{dialect}"
+    return f"{name} {'directory' if reg.path.is_dir() else 'file'}{dialect}"
 
 
 def _document(source: str, reg: StateRegistry, facts: Summary) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from stateregistry.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 F = TypeVar("F", bound=Callable[..., Any])
 COLORS = ("auto", "always", "never")
@@ -35,6 +38,13 @@ def common(function: F) -> F:
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def as_path(context: click.Context, parameter: click.Parameter, text: str) -> Path:
+    """A callback: what a person names as the file to write, a URL too."""
+    from stateregistry.stores.url import path_of  # lazy: only for who writes
+
+    return path_of(text)
 
 
 def examples(*lines: str) -> str:

@@ -9,7 +9,7 @@ import click
 
 from stateregistry import errors
 from stateregistry.cli import completion
-from stateregistry.cli.options import common, examples
+from stateregistry.cli.options import as_path, common, examples
 from stateregistry.display import counted
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _EPILOG = examples(
 
 @click.command(epilog=_EPILOG, short_help="Give the entries of a checkpoint other names.")
 @click.argument("source", metavar="SRC", shell_complete=completion.files)
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", callback=as_path)
 @click.option(
     "--name",
     "names",
@@ -90,12 +90,13 @@ def rename(
             result = renamed(state, made)
         except errors.RuleError as error:
             raise _meant(error, [text.partition("=")[0] for text in names] + list(drops), state) from error
-        moved = [(old, new) for new, old in result.homes.items() if new != old]
+        moved = list(result.moved.items())
         nbytes = 0
         if not dry_run:
             nbytes = writing.write(terminal, result.registry, out, store, overwrite=overwrite, bar=not no_progress)
-        dropped = len(state) - len(result.registry)
-        text = f"{len(moved)} of {counted(len(state), 'entry')} under another name, {dropped} left out"
+        dropped = len(state) + len(state.aliases) - len(result.registry) - len(result.registry.aliases)
+        there = counted(len(state) + len(state.aliases), "name")
+        text = f"{len(moved)} of {there} changed, {dropped} left out"
         shown = moved if everything else moved[:20]
         rows = tuple((printable(old), printable(new)) for old, new in shown)
         note = f"{len(moved) - len(shown)} more: --all" if len(moved) > len(shown) else ""

@@ -34,6 +34,9 @@ def refuse_one_file(named: dict[str, Path], out: Path, plan_file: Path | None = 
     """Refuse to write over what is read or written besides: another argument, or the sidecar of one."""
     from stateregistry.stores.sidecar import sidecar_path
 
+    for path in (out, plan_file):
+        if path is not None and not path.name:
+            raise errors.FileAccessError(f"{path} names no file", hint="name one that can be written")
     written = {name: out} | ({"--plan": plan_file} if plan_file is not None else {})
     beside = {f"the sidecar of {label}": sidecar_path(path) for label, path in (named | {name: out}).items()}
     others = named | beside

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from stateregistry.pages import markup, parts, sparks, treemap
 from stateregistry.pages.markup import escape, name
 from stateregistry.report import spelling, values
-from stateregistry.report.folding import Branch, fold
+from stateregistry.report.folding import Branch
 
 if TYPE_CHECKING:
     from stateregistry.entry import Entry
@@ -181,7 +181,7 @@ class _Tree:
         self._profiles = profiles
         self._total = sum(entry.nbytes for entry in facts.entries.values()) or 1
         self._entries = facts.entries
-        self._branches = fold(facts.entries)
+        self._branches = facts.branches
         self._pictured = frozenset(largest(facts)) & profiles.keys()
         self._line = 0
         self._open = _opened(self._branches)

@@ -87,7 +87,7 @@ def problems(
     told = [
         (
             problem.problem,
-            spelling.printable(arrow.join(problem.keys)),
+            spelling.printable(problem.where(arrow)),
             spelling.printable(problem.text),
             spelling.printable(spell(problem.hint)),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, final
 
 from stateregistry.entry import Entry, Kind
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Lines of the folded tree that are shown unless all are asked for.
 LINES = 80
+
+#: Dtypes that are told with the names of their entries.
+_FEW = 4
 
 #: What torch puts before every name where a model is wrapped.
 _WRAPPERS = ("module", "_orig_mod")
@@ -52,7 +56,7 @@ class Count:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Summary:
     """The facts of some entries of a registry.
 
@@ -79,6 +83,11 @@ class Summary:
     def parameters(self) -> Count:
         """Trainable or frozen."""
         return Count.of(e for e in self.entries.values() if e.kind is Kind.PARAMETER)
+
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """The folded tree, made once for all that show it."""
+        return fold(self.entries)
 
     @property
     def inferred(self) -> int:
@@ -114,6 +123,10 @@ def _odd(entries: Mapping[str, Entry], opaque: Mapping[str, str]) -> Iterable[st
         ("floating buffers", {k: e for k, e in entries.items() if e.kind is Kind.BUFFER and "float" in e.dtype}),
     ):
         dtypes = Counter(entry.dtype for entry in those.values()).most_common()
+        if len(dtypes) > _FEW:
+            rest = ", ".join(f"{dtype} {count}" for dtype, count in dtypes[1:])
+            yield f"the {word} are of {len(dtypes)} dtypes, most {dtypes[0][0]}: {rest}"
+            continue
         for dtype, count in dtypes[1:]:
             names = _names([key for key, entry in those.items() if entry.dtype == dtype])
             yield f"{count} of the {word} {'is' if count == 1 else 'are'} {dtype}, most are {dtypes[0][0]}: {names}"
@@ -143,6 +156,12 @@ def _wrapper(entries: Mapping[str, Entry]) -> str:
         found.append(first)
         names = [name.removeprefix(f"{first}/") for name in names]
     return "/".join(found)
+
+
+def _ties(aliases: Mapping[str, str]) -> str:
+    shown = [f"{spelling.printable(alias)} is {spelling.printable(key)}" for alias, key in list(aliases.items())[:3]]
+    more = f" and {len(aliases) - 3} more" if len(aliases) > 3 else ""
+    return ", ".join(shown) + more
 
 
 def _names(found: list[str]) -> str:
@@ -181,7 +200,7 @@ def counts(facts: Summary, /) -> Table:
     rows = [_row(name, count) for name, count in _kinds(facts)]
     if facts.unsaved.tensors:
         rows.append(_row("  of these not saved", facts.unsaved))
-    note = "counted once, under their canonical keys" if facts.aliases else ""
+    note = f"counted once: {_ties(facts.aliases)}" if facts.aliases else ""
     rows.append(("aliases", spelling.number(len(facts.aliases)), "", "", note))
     return Table("", columns, tuple(rows))
 
@@ -221,7 +240,7 @@ def tree(facts: Summary, /, *, depth: int | None = None, limit: int | None = LIN
             if depth is None or level + 1 < depth:
                 add(branch.children, level + 1)
 
-    add(fold(facts.entries), 0)
+    add(facts.branches, 0)
     note = ""
     if limit is not None and len(rows) > limit:
         note = f"{len(rows) - limit} more lines; all of them with --all, fewer with --depth N or --match GLOB"

@@ -21,14 +21,23 @@ from stateregistry.parts import HoldsParts
 from stateregistry.registry import StateRegistry
 from stateregistry.stores.atomic import destination, replacing
 from stateregistry.stores.atomic_folder import replacing_folder
-from stateregistry.stores.base import Document, FileRegistry, KeepsSidecar, LaysOut, Progress, WritesFolder
-from stateregistry.stores.folder import files_below
+from stateregistry.stores.base import (
+    Document,
+    FileRegistry,
+    KeepsSidecar,
+    KnowsItsSize,
+    LaysOut,
+    Progress,
+    WritesFolder,
+)
+from stateregistry.stores.folder import files_below, strangers_for
 from stateregistry.stores.limits import DEFAULT
 from stateregistry.stores.memory import ArraysRegistry, PersistentPart
 from stateregistry.stores.opening import by_suffix, named
 from stateregistry.stores.sidecar import replacing_pair
 from stateregistry.stores.streamed import as_it_is, held, position_of, stream
 from stateregistry.stores.url import RemotePath, path_of
+from stateregistry.streaming.disk import refuse_full
 from stateregistry.streaming.engine import How
 from stateregistry.streaming.layout import Written
 from stateregistry.streaming.task import Held, Recipe
@@ -96,11 +105,13 @@ def save(
     folder = isinstance(store, WritesFolder) and store.folder
     if not folder:
         destination(target, overwrite=overwrite)
+    if isinstance(store, KnowsItsSize) and target.parent.is_dir():
+        refuse_full(target, store.least_bytes(part))
     if folder:
         if shard_bytes is not None:
             message = f"{target}: the store {store.name!r} cuts its files by itself"
             raise errors.UnsupportedError(message, hint="leave shard_bytes out, or write .safetensors")
-        with replacing_folder(target, overwrite=overwrite, known=lambda path: store.sniff(path, b"")) as temporary:
+        with replacing_folder(target, overwrite=overwrite, strangers=strangers_for(store)) as temporary:
             store.write(temporary, part, extra=more, progress=told)
         return target
     if shard_bytes is not None:
@@ -269,10 +280,26 @@ def _writable(source: StateRegistry, target: Path, origins: Sequence[Path] = ())
     """What is to be written, all of which can be."""
     part = PersistentPart(source)
     files = source.files if isinstance(source, FileRegistry) else tuple(origins)
-    folder = not isinstance(target, RemotePath) and target.is_dir()
+    try:
+        folder = not isinstance(target, RemotePath) and target.is_dir()
+    except OSError as error:
+        message = f"{str(target)[:200]!r}: is no path that can be written: {error.strerror or error}"
+        raise errors.FileAccessError(message, hint="choose another name") from error
+    if "\0" in str(target):
+        message = f"{str(target)[:200]!r}: is no path that can be written: it has a null byte"
+        raise errors.FileAccessError(message, hint="choose another name")
     if any(_is_same(origin, target) or (folder and _is_inside(origin, target)) for origin in files):
         message = f"{target}: is the file that the values come from"
         raise errors.UnsupportedError(message, hint="write to another path, then rename it")
+    astray = {alias: key for alias, key in part.aliases.items() if alias < key or key not in part}
+    if astray:  # a file that says so is refused by who opens it
+        alias, key = next(iter(astray.items()))
+        message = (
+            f"{target}: {alias!r} is listed as an alias of {key!r}, and the key of a place is the least of its names"
+        )
+        raise errors.UnsupportedError(
+            message, keys=tuple(astray), hint="report it to the author of what made this registry"
+        )
     opaque = source.opaque
     if opaque:
         listed = "; ".join(f"{key!r} ({reason})" for key, reason in list(opaque.items())[:5])

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from stateregistry.parts import Box, Together
     from stateregistry.stores.limits import Limits
     from stateregistry.streaming.layout import Layout
-    from stateregistry.streaming.origins import Joined, Stored
+    from stateregistry.streaming.origins import Asked, Joined, Stored
 
 __all__ = [
-    "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "LaysOut", "OpensPart", "OpensWithin", "Progress", "WritesFolder",
-    "WritesTogether", "load_object",
+    "SCHEMA", "Document", "FileRegistry", "KeepsSidecar", "KnowsItsFolder", "KnowsItsSize", "LaysOut", "OpensPart",
+    "OpensWithin", "Progress", "WritesFolder", "WritesTogether", "load_object",
 ]  # fmt: skip
 
 
@@ -74,6 +74,22 @@ class WritesFolder(Protocol):
     """A store whose output is a directory: where `folder` is true, `write` makes it at the path that it is given."""
 
     folder: bool
+
+
+@runtime_checkable
+class KnowsItsFolder(Protocol):
+    """A store that says what a directory holds beside a checkpoint of its format: one that does may be replaced."""
+
+    def strangers(self, folder: Path, /) -> Sequence[str]:
+        """The names in a directory that are no part of one such checkpoint; all of them where it is none."""
+
+
+@runtime_checkable
+class KnowsItsSize(Protocol):
+    """A store whose output has a least size, so that a disk without room for it is refused before the work starts."""
+
+    def least_bytes(self, source: StateRegistry, /) -> int:
+        """Bytes that the output of `source` has at least."""
 
 
 @runtime_checkable
@@ -211,12 +227,16 @@ class FileRegistry(ReadOnlyRegistry):
     def _value_problem(self, key: str, digest: str) -> str | None:
         from stateregistry.streaming import digests  # lazy: only who verifies
         from stateregistry.streaming.disk import File
+        from stateregistry.streaming.pieces import pieces
 
         if key not in self or not self[key].concrete:
             return "is listed with a digest and has no values"
         entry, place = self[key], self.place(key)
         try:
-            if place is None:
+            asked = self.asked(key) if place is None else None
+            if asked is not None:
+                found = digests.of_pieces(entry.dtype, entry.shape, pieces(asked))
+            elif place is None:
                 found = digests.of_array(self._load_or_view(key))
             else:
                 with File.reading(place.path, place.size, place.modified) as file:
@@ -264,6 +284,19 @@ class FileRegistry(ReadOnlyRegistry):
     def origin(self, key: str, /) -> Stored | Joined | None:
         """As `place`, and for a value of which several processes have written parts, where each of these lies."""
         return self.place(key)
+
+    def asked(self, key: str, /) -> Asked | None:
+        """How the library of the format is asked for a canonical key's value in blocks; `None` where it gives it whole."""
+        return None
+
+    def trusted_origin(self, key: str, /) -> Stored | Joined | Asked | None:
+        """`origin` or `asked`, for who will read there: with `verify=True` the value is held against its digest first.
+
+        Raises:
+            FileFormatError: it is not what was written.
+        """
+        self._hold(key)
+        return self.origin(key) or self.asked(key)
 
     def read(self, key: str, /) -> np.ndarray:
         """As `StateRegistry.read`, by positioned reads where the store has them.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import xxhash
 
 from stateregistry import errors
+from stateregistry.stores.base import KnowsItsFolder
 from stateregistry.stores.document import Document
 from stateregistry.stores.links import refuse_leading_out
 from stateregistry.stores.mapped import MappedFile
@@ -19,9 +20,10 @@ from stateregistry.streaming.digests import NONE_YET, of_array
 from stateregistry.streaming.disk import File, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from stateregistry.plugins import Store
     from stateregistry.registry import StateRegistry
     from stateregistry.stores.limits import Limits
 
@@ -59,6 +61,13 @@ def files_below(folder: Path, limits: Limits, /) -> list[str]:
                 found.append(here)
         limits.check("archive_members", len(found) + len(waiting), f"{folder}: number of files")
     return sorted(found)
+
+
+def strangers_for(store: Store, /) -> Callable[[Path], Sequence[str]]:
+    """What says which names in a directory are no part of a checkpoint of a store: all, where the store knows none."""
+    if isinstance(store, KnowsItsFolder):
+        return store.strangers
+    return lambda folder: [path.name for path in folder.iterdir()] or [folder.name]
 
 
 def read_document(folder: Path, limits: Limits, /) -> Document | None:

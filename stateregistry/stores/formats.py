@@ -127,6 +127,10 @@ class NpzStore:
 
         return open_npz(path, limits)
 
+    def least_bytes(self, source: StateRegistry, /) -> int:
+        """The bytes of all values, which are stored as they are."""
+        return sum(entry.nbytes for entry in source.values())
+
     def write(self, path: Path, source: StateRegistry, /, *, extra: Mapping[str, Any], progress: Progress) -> None:
         """Write every entry of `source`, one value in memory at a time, in native order.
 

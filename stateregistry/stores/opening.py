@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stateregistry.plugins import Store
     from stateregistry.registry import StateRegistry
-    from stateregistry.streaming.origins import Joined, Stored
+    from stateregistry.streaming.origins import Asked, Joined, Stored
 
 _HEAD = 4096
 _PART = "::"
@@ -69,9 +69,13 @@ def open(  # noqa: A001  # the public name of the design
         raise
 
 
-def place_of(source: StateRegistry, key: str, /) -> Stored | Joined | None:
-    """Where in a file the value of a key or alias lies as it is, `None` where it does not."""
-    return source.origin(source.aliases.get(key, key)) if isinstance(source, FileRegistry) else None
+def place_of(source: StateRegistry, key: str, /) -> Stored | Joined | Asked | None:
+    """Where in a file the value of a key or alias lies as it is, `None` where it does not.
+
+    Raises:
+        FileFormatError: the file was opened with `verify=True`, and the value is not what was written.
+    """
+    return source.trusted_origin(source.aliases.get(key, key)) if isinstance(source, FileRegistry) else None
 
 
 def files_of(source: StateRegistry, /) -> tuple[Path, ...]:
@@ -146,7 +150,12 @@ def _detect(file: Path, wanted: str | None) -> Store:
     """The store that knows the content of a file; its suffix has to agree, unless the caller named the store."""
     head = _head(file)
     known = plugins.stores()
-    fits = {name: store for name, store in known.items() if store.sniff(file, head)}
+    try:
+        fits = {name: store for name, store in known.items() if store.sniff(file, head)}
+    except errors.StateError:
+        raise
+    except OSError as error:
+        raise errors.FileAccessError(f"{file}: cannot be read: {error.strerror or error}") from error
     if wanted is not None:
         store = plugins.store(wanted)
         if not store.sniff(file, head):

@@ -35,7 +35,7 @@ from stateregistry.streaming.task import Held, Origin, Recipe, Task, perform
 def origin(source: StateRegistry, key: str) -> Origin:
     """Where a value of a registry is taken from: the place in its file, else memory."""
     whole_source = source.whole if isinstance(source, PersistentPart) else source
-    place = whole_source.origin(key) if isinstance(whole_source, FileRegistry) else None
+    place = whole_source.trusted_origin(key) if isinstance(whole_source, FileRegistry) else None
     return place if place is not None else held(source.view(key))
 
 

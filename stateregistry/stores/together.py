@@ -22,6 +22,7 @@ from stateregistry.stores import bits
 from stateregistry.stores.atomic import destination
 from stateregistry.stores.atomic_folder import replacing_folder
 from stateregistry.stores.base import Document, KeepsSidecar, LaysOut, Progress, WritesFolder, WritesTogether
+from stateregistry.stores.folder import strangers_for
 from stateregistry.stores.streamed import described, signature_of
 from stateregistry.stores.url import RemotePath
 from stateregistry.streaming import digests, engine
@@ -290,7 +291,7 @@ def _folder(
         def begin() -> Path | None:
             if group.rank:
                 return None
-            made = replacing_folder(target, overwrite=overwrite, known=lambda path: store.sniff(path, b""))
+            made = replacing_folder(target, overwrite=overwrite, strangers=strangers_for(store))
             return stack.enter_context(made).absolute()
 
         try:

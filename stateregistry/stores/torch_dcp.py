@@ -20,7 +20,7 @@ from stateregistry.parts import Box
 from stateregistry.stores.boxes import read_box
 from stateregistry.stores.collector import collector_paused
 from stateregistry.stores.dcp_metadata import Checkpoint, Chunk, Described, read_metadata
-from stateregistry.stores.folder import frame_problem, read_document
+from stateregistry.stores.folder import DOCUMENT, frame_problem, read_document
 from stateregistry.stores.limits import DEFAULT, Limits
 from stateregistry.stores.links import refuse_leading_out
 from stateregistry.stores.listed import ListedFile
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from stateregistry.stores.zip_archive import Member
 
 METADATA: Final = ".metadata"
+#: What the names of the files end with that torch puts values in.
+_SHARD: Final = ".distcp"
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -55,6 +57,15 @@ def is_checkpoint(path: Path) -> bool:
     except errors.StateError:
         return False
     return head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def strangers(folder: Path) -> tuple[str, ...]:
+    """The names in a directory that are no part of one such checkpoint; all of them, or its own, where it is none."""
+    names = tuple(path.name for path in folder.iterdir())
+    if not is_checkpoint(folder):
+        return names or (folder.name,)
+    own = (METADATA, DOCUMENT)
+    return tuple(name for name in names if not (name in own or (name.endswith(_SHARD) and (folder / name).is_file())))
 
 
 def open_dcp(path: Path, /, *, part: str = "", limits: Limits = DEFAULT) -> DcpRegistry:

@@ -119,8 +119,13 @@ def _is_container(value: object) -> bool:
     return isinstance(value, (Table, list, tuple))
 
 
-def _candidates(roots: list[tuple[str, object]], limits: Limits) -> list[Candidate]:
-    """Every container among the roots and below them that holds tensors directly, by its path.
+def _is_named(node: object) -> bool:
+    """Whether a container gives names to what it holds, so that it can be a state."""
+    return isinstance(node, Table) and all(isinstance(key, str) for key in node)
+
+
+def _candidates(roots: list[tuple[str, object]], limits: Limits, *, named: bool = False) -> list[Candidate]:
+    """Every container among the roots and below them that holds tensors directly, by its path; or such with names alone.
 
     Each container is looked at once: a file may hold one in a million places, or inside itself.
     """
@@ -134,7 +139,7 @@ def _candidates(roots: list[tuple[str, object]], limits: Limits) -> list[Candida
         seen.add(id(node))
         children = _children(node)
         count = sum(isinstance(child, _ARRAYS) for _, child in children)
-        if count:
+        if count and (_is_named(node) or not named):
             found.append(Candidate(path or ROOT, count))
         prefix = f"{path}." if path else ""
         inner = [(f"{prefix}{name}", child, depth + 1) for name, child in children if _is_container(child)]
@@ -143,7 +148,7 @@ def _candidates(roots: list[tuple[str, object]], limits: Limits) -> list[Candida
 
 
 def _no_state(what: str, value: object, prefix: str, where: str, limits: Limits) -> errors.FileFormatError:
-    found = _candidates([(prefix, value)], limits)
+    found = _candidates([(prefix, value)], limits, named=True)
     if not found:
         hint = "save the state itself: torch.save(model.state_dict(), path)"
         return errors.FileFormatError(f"{where}: {what}, and no mapping of names to tensors in it", hint=hint)

@@ -50,6 +50,14 @@ def of_stored(file: File, dtype: str, shape: tuple[int, ...], extents: Iterable[
     return state.hexdigest()
 
 
+def of_pieces(dtype: str, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> str:
+    """The digest of a value that comes in flat pieces, in C order."""
+    state = start(dtype, shape)
+    for piece in pieces:
+        state.update(piece.view(np.uint8).data)
+    return state.hexdigest()
+
+
 def of_text(text: bytes) -> str:
     """xxh3_128 of bytes."""
     return xxhash.xxh3_128(text).hexdigest()

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +43,21 @@ def failure(path: str | Path, what: str, error: OSError) -> errors.FileAccessErr
         errno.EIO: "the disk or the share does not answer: check it",
     }
     return errors.FileAccessError(message, hint=hints.get(error.errno or 0, "see that there is room and permission"))
+
+
+def refuse_full(target: Path, wanted: int, /) -> None:
+    """Refuse a disk without room for what is to be written at `target`, before work begins.
+
+    Raises:
+        FileAccessError: it has less than `wanted` bytes free, or cannot be asked.
+    """
+    try:
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise failure(target.parent, "looking for room", error) from error
+    if wanted > free:
+        message = f"{target}: needs {wanted:,} bytes, and the disk has {free:,} free"
+        raise errors.FileAccessError(message, expected=wanted, found=free, hint="make room, or write elsewhere")
 
 
 @lru_cache(maxsize=1)

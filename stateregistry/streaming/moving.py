@@ -22,7 +22,7 @@ from stateregistry.streaming.buffers import Room
 from stateregistry.streaming.cutting import Boxes, Cut, boxes, cut
 from stateregistry.streaming.disk import File
 from stateregistry.streaming.geometry import ASK, READ, Group, Window, group, reading, runs, starts, windows
-from stateregistry.streaming.origins import Held, Joined, Stored, spread
+from stateregistry.streaming.origins import Answers, Asked, Asks, Held, Joined, Origin, Stored, spread
 from stateregistry.streaming.remote import is_url
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Hands:
         self.room = Room(room)
         self._wrote, self._stop = wrote, stop
         self._files: dict[tuple[str, bool], File] = {}
+        self._asked: dict[Asks, Answers] = {}
 
     def file(self, path: str, *, writing: bool = False) -> File:
         """A file, opened when it is first asked for."""
@@ -61,6 +62,12 @@ class Hands:
             file = File.writing(path) if writing else File.reading(path)
             self._files[path, writing] = file
         return file
+
+    def answers(self, asks: Asks) -> Answers:
+        """What a library has opened, when it is first asked for."""
+        if asks not in self._asked:
+            self._asked[asks] = asks.open()
+        return self._asked[asks]
 
     def ask(self) -> None:
         """Give up if somebody wants that.
@@ -95,7 +102,7 @@ class Move:
         self._made_width = numpy_dtype(task.dtype).itemsize
         self._count = sum(one.count for one in task.groups) if task.nbytes else 0
         self._gathered = len(task.groups) > 1 or any(len(one.feeds) > 1 for one in task.groups)
-        self._call = ASK if any(isinstance(one, Stored) and is_url(one.path) for one in task.origins) else READ
+        self._call = max(map(_call, task.origins))
         self._divide(hands.room.nbytes)
 
     def _divide(self, room: int) -> None:
@@ -274,7 +281,9 @@ class Move:
         outer = [(one.axes[number].n, abs(steps[number])) for number in plan.outer]
         for offsets in _offsets(plan.base, outer, width):
             rows = raw[row * pitch * width :]
-            if isinstance(origin, Joined):
+            if isinstance(origin, Asked):
+                self._hands.answers(origin.asks).read_rows(rows, pitch * width, plan.span * width, offsets)
+            elif isinstance(origin, Joined):
                 self._read_joined(origin, rows, pitch * width, plan.span * width, offsets)
             else:
                 self._read_rows(origin, rows, pitch * width, plan.span * width, offsets)
@@ -341,6 +350,13 @@ class Move:
                     if size >= _HURRY:
                         out.hurry(offset, size)
         self._hands.tell(raw.size)
+
+
+def _call(origin: Origin) -> int:
+    """What reading one stretch costs, in bytes that could be copied meanwhile."""
+    if isinstance(origin, Asked):
+        return max(READ, origin.block)
+    return ASK if isinstance(origin, Stored) and is_url(origin.path) else READ
 
 
 def _dense(start: int, count: int) -> Group:

@@ -1,4 +1,4 @@
-"""Where a value is taken from: a place in a file, memory, or the parts that several processes have written of it.
+"""Where a value is taken from: a place in a file, memory, the parts that several processes have written of it, or a library.
 
 Plain data that can be pickled. A value in parts is read as if it lay in one piece: a stretch of it, counted in C order, is
 found in the parts, without putting the whole together.
@@ -7,10 +7,10 @@ found in the parts, without putting the whole together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, final
 
 from stateregistry.entry import DTYPES
 
@@ -135,7 +135,52 @@ class Joined:
         return first, block - first % block
 
 
-Origin = Stored | Held | Joined
+class Answers(Protocol):
+    """A value that a library has opened. Closed with whoever works with it."""
+
+    def read_rows(self, raw: np.ndarray, pitch: int, span: int, offsets: Sequence[int], /) -> None:
+        """Put `span` bytes of the value, in C order and native byte order, from each offset into rows `pitch` bytes apart.
+
+        Raises:
+            FileFormatError: what is read has changed, or is damaged.
+        """
+
+
+class Asks(Protocol):
+    """How a library is asked for a value: plain data that can be pickled, and compares by what is asked for."""
+
+    def open(self) -> Answers:
+        """Open it, in the process that works with it.
+
+        Raises:
+            FileFormatError, MissingDependencyError.
+        """
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A value that a library reads in blocks, such as compressed ones.
+
+    Attributes:
+        asks: how it is opened. block: bytes that reading any of it costs; no more than a room of the engine has place for.
+        path: where it is. where: what to call it in an error.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    asks: Asks
+    block: int
+    path: str
+    where: str = ""
+
+    @property
+    def extents(self) -> Extents:
+        """One stretch, of which only the place among others means something."""
+        return ((0, math.prod(self.shape) * DTYPES[self.dtype]),)
+
+
+Origin = Stored | Held | Joined | Asked
 
 
 def spread(extents: Extents, start: int, count: int) -> list[tuple[int, int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stateregistry.entry import numpy_dtype
 from stateregistry.streaming.disk import File
-from stateregistry.streaming.origins import Held, Joined, Origin, spread
+from stateregistry.streaming.origins import Asked, Held, Joined, Origin, spread
 
 #: Elements of one piece.
 COUNT = 1 << 18
@@ -30,6 +30,9 @@ def pieces(origin: Origin) -> Iterator[np.ndarray]:
     if isinstance(origin, Joined):
         yield from _joined(origin)
         return
+    if isinstance(origin, Asked):
+        yield from _asked(origin)
+        return
     dtype = numpy_dtype(origin.dtype)
     nbytes = sum(size for _, size in origin.extents)
     buffer = np.empty(COUNT, dtype)
@@ -40,6 +43,18 @@ def pieces(origin: Origin) -> Iterator[np.ndarray]:
             for offset, first, size in spread(origin.extents, start, count):
                 file.read_into(raw[first : first + size], offset)
             yield buffer[: count // dtype.itemsize]
+
+
+def _asked(origin: Asked) -> Iterator[np.ndarray]:
+    dtype = numpy_dtype(origin.dtype)
+    nbytes = math.prod(origin.shape) * dtype.itemsize
+    buffer = np.empty(max(COUNT, origin.block // dtype.itemsize), dtype)  # a block is read as a whole, and best once
+    raw = buffer.view(np.uint8)
+    answers = origin.asks.open()
+    for start in range(0, nbytes, raw.size):
+        count = min(raw.size, nbytes - start)
+        answers.read_rows(raw, count, count, [start])
+        yield buffer[: count // dtype.itemsize]
 
 
 def _joined(origin: Joined) -> Iterator[np.ndarray]:

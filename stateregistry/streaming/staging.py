@@ -12,7 +12,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -164,14 +163,7 @@ class Staging:
     def _room(self) -> None:
         """Refuse a disk that cannot hold the output, before work begins."""
         there = sum(part.stat().st_blocks * 512 for part in self.parts if part.exists())
-        try:
-            free = shutil.disk_usage(self._target.parent).free
-        except OSError as error:
-            raise disk.failure(self._target.parent, "looking for room", error) from error
-        wanted = self._layout.size - there
-        if wanted > free:
-            message = f"{self._target}: needs {wanted:,} bytes, and the disk has {free:,} free"
-            raise errors.FileAccessError(message, expected=wanted, found=free, hint="make room, or write elsewhere")
+        disk.refuse_full(self._target, self._layout.size - there)
 
     def _make(self, part: Path, size: int) -> None:
         if part.exists() and part.stat().st_size == size:

@@ -15,11 +15,11 @@ from typing import Literal, Protocol, final, runtime_checkable
 from stateregistry.streaming import buffers
 from stateregistry.streaming.geometry import Group
 from stateregistry.streaming.moving import Hands, Move, Stopped
-from stateregistry.streaming.origins import Extents, Held, Joined, Origin, Stored, spread
+from stateregistry.streaming.origins import Asked, Extents, Held, Joined, Origin, Stored, spread
 
 __all__ = [
-    "Extents", "Held", "Joined", "Makes", "Origin", "Outcome", "Recipe", "Stopped", "Stored", "Task", "measure", "parts",
-    "perform", "perform_part", "spread",
+    "Asked", "Extents", "Held", "Joined", "Makes", "Origin", "Outcome", "Recipe", "Stopped", "Stored", "Task", "measure",
+    "parts", "perform", "perform_part", "spread",
 ]  # fmt: skip
 
 

@@ -239,8 +239,22 @@ def test_a_problem_that_is_no_question_is_told_before_anything_is_run() -> None:
         raise AssertionError(args)
 
     target, _ = linen_attention(2)
-    with pytest.raises(PlanError, match="repetitions"):
+    with pytest.raises(PlanError, match=r"(?s)repetitions.*forward= was not run: .* \(structure\) are none of that"):
         sr.convert(Attention(("a", "b", "c"), 3), target, forward=(never, never, INPUT))
+
+
+def test_a_candidate_that_stands_out_and_is_not_near_enough_is_told_with_the_tolerance() -> None:
+    """A model that rounds: its outputs agree to a few thousandths, and no other candidate comes near."""
+    target, apply = linen_attention(1)
+    model = Attention(("a", "b", "c"))
+
+    def rough(variables: Any, x: np.ndarray) -> np.ndarray:
+        return np.asarray(apply(variables, x)) * np.float32(1.003)
+
+    with pytest.raises(AmbiguousAlignment, match=r"nearer than any other by far: .* tolerance="):
+        sr.convert(model, target, forward=(runs(model), rough, INPUT))
+    done = sr.convert(model, target, forward=(runs(model), rough, INPUT), tolerance=0.01)
+    np.testing.assert_allclose(apply(done.target, INPUT), runs(model)(INPUT), atol=1e-4)
 
 
 def test_a_file_is_no_target_to_run(tmp_path: Any) -> None:

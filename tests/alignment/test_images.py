@@ -156,8 +156,27 @@ def test_with_the_rules_the_outputs_agree_and_each_of_them_is_needed(name: str) 
         assert not sr.plan(model, linen_side(net, x, traced=True), rules={"order": some}, allow=ALLOW).ok
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_forward_pass_finds_an_image_whose_channels_are_known(back: bool) -> None:
+    """Whatever its height and width: these stay in their order."""
+    make, net, x, _ = CASES["recurrent"]
+    model, target = scrambled(make()), linen_side(net, x, traced=True)
+    if back:
+        source = sr.of(net.init(jax.random.key(5), x), module=net, args=(x,))
+        done = sr.convert(
+            source, make(), allow=("choice",), forward=(lambda y: net.apply(source.unwrap(), y), run_torch, x)
+        )
+        expected, made = np.asarray(net.apply(source.unwrap(), x)), run_torch(done.target, x)
+    else:
+        done = sr.convert(model, target, allow=ALLOW, forward=(lambda y: run_torch(model, y), net.apply, x))
+        expected, made = run_torch(model, x), np.asarray(net.apply(done.target, x))
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+    assert any("a flattened image with its channels elsewhere" in move.evidence for move in done.plan.moves)
+
+
+@pytest.mark.parametrize("name", ["generator", "autoencoder"])
 def test_a_forward_pass_does_not_take_one_order_for_the_other(name: str) -> None:
+    """Channels that could be several numbers are not tried."""
     make, net, x, _ = CASES[name]
     model, target = scrambled(make()), linen_side(net, x, traced=True)
     with pytest.raises(AmbiguousAlignment, match=r"\[\[order\]\]"):

@@ -63,7 +63,7 @@ def test_where_nothing_speaks_for_a_candidate_the_rule_names_all_and_is_refused(
 @pytest.mark.parametrize(
     ("names", "guess"),
     [
-        ([("net.key", "block/relative_key"), ("net.r", "block/key")], ("net/key", "block/key")),
+        ([("net.key", "block/relative_key"), ("side.r", "block/key")], ("net/key", "block/key")),
         ([("track", "book_track"), ("track_old", "book_track_seen")], ("track", "book_track")),
     ],
 )

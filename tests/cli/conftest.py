@@ -46,6 +46,18 @@ def fails():
 def leaves():
     raise SystemExit(7)
 
+def dropped():
+    """Interrupted while something is being finalised, of which Python tells nobody."""
+    import time
+
+    class Closing:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    Closing()
+    time.sleep(20)
+    return build()
+
 def wants(size):
     return size
 

@@ -128,6 +128,14 @@ def test_an_error_is_a_document_too(on, room):
     assert document["error"]["message"] in done.err.replace("\\n", "\n")
 
 
+def test_an_interrupt_that_python_drops_is_not_lost(run, room):
+    """One that comes while the garbage collector runs, as that of JAX does, would be no more than a line on stderr."""
+    done = run("inspect", "factories:dropped", "--stats")
+    assert done.code == 130
+    assert "interrupted" in done.err
+    assert "Exception ignored" not in done.err
+
+
 def test_wrong_use_is_a_document_too(run):
     done = run("inspect", "--depth", "none", "x", "--json")
     assert done.code == 2

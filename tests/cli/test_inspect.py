@@ -255,3 +255,14 @@ def test_a_dtype_that_no_entry_has_is_answered_with_those_that_there_are(run, fi
     done = run("inspect", file, "--dtype", "flaot32")
     assert done.code == 1
     assert "none is 'flaot32', there is float32, int64" in done.err
+
+
+def test_a_page_and_the_terminal_fold_a_tree_once(run, file, monkeypatch):
+    """Of 100,000 entries that is a good part of the time."""
+    from stateregistry.report import summary
+
+    calls = []
+    real = summary.fold
+    monkeypatch.setattr(summary, "fold", lambda entries: calls.append(1) or real(entries))
+    assert run("inspect", file, "--html", "page.html").code == 0
+    assert calls == [1]

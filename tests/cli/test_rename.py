@@ -19,7 +19,7 @@ def test_a_prefix_is_left_away(run, room):
     torch.save(torch.nn.DataParallel(inner).state_dict(), room / "ddp.pt")
     done = run("rename", "ddp.pt", "plain.pt", "--name", "module=")
     assert done.code == 0
-    assert "7 of 7 entries under another name, 0 left out" in done.out
+    assert "7 of 7 names changed, 0 left out" in done.out
     found = torch.load(room / "plain.pt", weights_only=True)
     assert set(found) == set(inner.state_dict())
     assert all(torch.equal(found[name], value) for name, value in inner.state_dict().items())
@@ -55,6 +55,51 @@ def test_a_tie_is_renamed_with_its_names(run, room):
     assert run("rename", "tied.pt", "new.pt", "--name", "b=c").code == 0
     with sr.open(room / "new.pt") as file:
         assert dict(file.aliases) == {"c/weight": "a/weight"}
+
+
+@pytest.fixture
+def tied(room):
+    """A checkpoint in which `emb` and `head` are one place, listed under the former."""
+    weight = torch.arange(16.0).reshape(4, 4)
+    torch.save({"emb.weight": weight, "head.weight": weight, "n.weight": torch.ones(2)}, room / "tied.pt")
+    return weight.numpy().tobytes()
+
+
+@pytest.mark.parametrize("command", ["rename", "convert"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz", "msgpack", "dcp"])
+def test_a_tie_whose_least_name_changes_can_be_read_again(run, room, tied, command, suffix):
+    (room / "names.toml").write_text('[[rename]]\nsource = "emb"\ntarget = "zz"\n')
+    how = ["--to", "torch"] if command == "convert" else []
+    assert run(command, "tied.pt", f"new.{suffix}", "--rules", "names.toml", *how).code == 0
+    with sr.open(room / f"new.{suffix}", verify=True) as file:
+        assert dict(file.aliases) == {"zz/weight": "head/weight"}
+        assert set(file) == {"head/weight", "n/weight"}
+        assert file.read("zz/weight").tobytes() == tied
+
+
+@pytest.mark.parametrize("command", ["rename", "convert"])
+@pytest.mark.parametrize(("drop", "left"), [("emb", "head"), ("head", "emb")])
+def test_a_place_is_gone_only_when_all_of_its_names_are_dropped(run, room, tied, command, drop, left):
+    """Who drops one name of two has not said a word of the other."""
+    (room / "names.toml").write_text(f'[[drop]]\nsource = "{drop}"\n')
+    how = ["--to", "torch"] if command == "convert" else []
+    assert run(command, "tied.pt", "new.safetensors", "--rules", "names.toml", *how).code == 0
+    with sr.open(room / "new.safetensors") as file:
+        assert set(file) == {f"{left}/weight", "n/weight"}
+        assert not file.aliases
+        assert file.read(f"{left}/weight").tobytes() == tied
+
+
+def test_two_names_of_one_place_do_not_become_one(run, tied):
+    done = run("rename", "tied.pt", "new.pt", "--name", "head=emb")
+    assert done.code == 2
+    assert "'emb/weight'" in done.err
+
+
+def test_an_alias_is_counted_among_the_names_that_change(run, tied):
+    done = run("rename", "tied.pt", "new.pt", "--name", "head=out")
+    assert done.out.startswith("written: new.pt: 1 of 3 names changed, 0 left out")
+    assert "out/weight" in done.out
 
 
 def test_a_dry_run_writes_nothing(run, file, room):

@@ -140,3 +140,38 @@ def test_a_bar_is_drawn_for_a_person_who_waits(run, file, monkeypatch):
     monkeypatch.setattr(progress.Bar, "__call__", lambda self, done, total: told.append((done, total)))
     assert run("verify", file, file).code == 0
     assert told[-1][0] == told[-1][1] > 0
+
+
+def test_one_file_is_held_against_its_digests(run, room, file):
+    done = run("verify", file)
+    assert done.code == 0
+    assert done.out == "whole: model.safetensors: 9 entries and all else as they were written\n"
+    content = bytearray(Path(file).read_bytes())
+    content[-1] ^= 1
+    Path(file).write_bytes(content)
+    done = run("verify", file)
+    assert done.code == 1
+    assert done.out.startswith("damaged: model.safetensors: in 1 place of 9 entries\n")
+    document = run("verify", file, "--json").json
+    assert document["equal"] is False
+    assert len(document["damaged"]) == 1
+    assert document["schema"] == "stateregistry.verify/1"
+
+
+def test_one_file_without_digests_or_a_model_says_nothing_of_itself(run, room, torch_models):
+    import torch
+
+    torch.save({"w": torch.ones(3)}, "foreign.pt")
+    done = run("verify", "foreign.pt")
+    assert done.code == 2
+    assert "carries no digests" in done.err
+    done = run("verify", "torch_models:build")
+    assert done.code == 2
+    assert "a B to compare it with" in done.err
+
+
+@pytest.mark.parametrize("option", [["--allow", "missing"], ["--like", "factories:build"], ["--rules", "x.toml"]])
+def test_options_of_a_comparison_need_two_sides(run, file, option):
+    done = run("verify", file, *option)
+    assert done.code == 2
+    assert f"{option[0]} is about a comparison" in done.err

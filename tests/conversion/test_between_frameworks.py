@@ -110,7 +110,20 @@ def test_a_meta_model_can_be_planned_for_but_holds_nothing_to_convert() -> None:
     with torch.device("meta"):
         net = models.TorchNet()
     plan = sr.plan(net, models.NnxNet(), allow=("choice",))
-    assert {problem.problem for problem in plan.problems} == {"abstract"}
+    (problem,) = plan.problems
+    assert problem.problem == "abstract"
+    assert "hold no values: this plan can be read" in problem.text
+    concrete = sr.plan(models.TorchNet(), models.NnxNet(), allow=("choice",))
+    assert [str(move) for move in plan.moves] == [str(move) for move in concrete.moves]
+    with pytest.raises(sr.errors.PlanError, match="no values"):
+        sr.convert(net, models.NnxNet(), allow=("choice",))
+
+
+def test_one_abstract_entry_is_enough_to_refuse() -> None:
+    net = models.TorchNet()
+    net.fc.bias = torch.nn.Parameter(torch.empty_like(net.fc.bias, device="meta"))
+    (problem,) = sr.plan(net, models.NnxNet(), allow=("choice",)).problems
+    assert (problem.problem, problem.keys) == ("abstract", ("fc/bias",))
 
 
 def test_verify_compares_bits_and_outputs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import models
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from flax import nnx
 
 import stateregistry as sr
-from stateregistry.errors import PlanError, UnsupportedError
+from stateregistry.errors import PlanError, RuleError, UnsupportedError
 
 
 def found(plan: sr.Plan) -> set[tuple[str, str]]:
@@ -192,3 +194,12 @@ def test_config_that_the_function_depends_on_is_found() -> None:
         ("bn", "momentum", 0.1, 0.01, "training"), ("bn", "unbiased_var", True, False, "training"),
         ("ln", "eps", 1e-5, 1e-6, "evaluation"),
     ]  # fmt: skip
+
+
+def test_a_layer_rule_that_calls_arrays_what_they_are_not_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    sr.save(torch.nn.ModuleDict({"fc": torch.nn.Linear(3, 4)}), path)
+    target = nnx.Dict(fc=nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(RuleError, match="calls fc a conv, and its arrays are none"):
+        sr.plan(path, target, rules={"layer": [{"path": "fc", "kind": "conv"}]})
+    assert sr.plan(path, target, rules={"layer": [{"path": "fc", "kind": "linear"}]}).ok

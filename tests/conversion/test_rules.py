@@ -56,9 +56,28 @@ def test_a_capture_that_is_dropped_does_not_read_backwards() -> None:
         Rules.of({"layer/{i}": "layer"})
 
 
-def test_counting_below_zero_is_refused() -> None:
-    with pytest.raises(RuleError, match="below zero"):
-        Rules.of({"blocks/{i+1}": "layer/{i}"}).rename("blocks/0/w")
+@pytest.mark.parametrize(
+    ("source", "target", "path"),
+    [
+        ("blocks/{i+1}", "layer/{i}", "blocks/0/w"),
+        ("layer/{i}", "blocks/{i-2}", "layer/1/w"),
+        ("layer/{i}", "blocks/{i+1}", "layer/norm/w"),
+        ("{i}/{i+1}", "layer/{i}", "3/3/w"),
+    ],
+)
+def test_a_path_that_would_count_below_the_first_or_not_at_all_is_not_meant(
+    source: str, target: str, path: str
+) -> None:
+    """The rule reads backwards for no such path either."""
+    assert Rules.of({source: target}).rename(path) is None
+
+
+def test_numbers_that_are_one_apart_are_held_against_each_other() -> None:
+    assert Rename("{i}/{i+1}", "layer/{i}").apply("3/4/w") == "layer/3/w"
+
+
+def test_a_name_that_begins_with_a_dash_is_a_name() -> None:
+    assert Rename("x/{n}", "y/{n}").apply("x/-a/w") == "y/-a/w"
 
 
 @pytest.mark.parametrize("pattern", ["a/{", "a/{1}", "a}"])

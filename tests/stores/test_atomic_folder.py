@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,8 +25,12 @@ def content(path):
     return {inner.relative_to(path).as_posix(): inner.read_bytes() for inner in path.rglob("*") if inner.is_file()}
 
 
+def beside_the_mark(folder):
+    return [inner.name for inner in folder.iterdir() if inner.name not in ("mark", "more")]
+
+
 def written(path, text, **options):
-    with replacing_folder(path, known=lambda folder: (folder / "mark").exists(), **options) as made:
+    with replacing_folder(path, strangers=beside_the_mark, **options) as made:
         made.mkdir()
         (made / "mark").write_text(text)
 
@@ -61,7 +66,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, there, error):
     before = content(tmp_path)
 
     def fail():
-        with replacing_folder(tmp_path / "x", overwrite=True, known=lambda folder: True) as made:
+        with replacing_folder(tmp_path / "x", overwrite=True, strangers=lambda folder: ()) as made:
             made.mkdir()
             (made / "mark").write_text("half")
             raise error(errno.ENOSPC, "full")
@@ -73,7 +78,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, there, error):
 
 def test_one_that_appears_meanwhile_is_not_replaced(tmp_path):
     def late():
-        with replacing_folder(tmp_path / "x", overwrite=False, known=lambda folder: True) as made:
+        with replacing_folder(tmp_path / "x", overwrite=False, strangers=lambda folder: ()) as made:
             made.mkdir()
             (tmp_path / "x").mkdir()
             (tmp_path / "x" / "other").write_text("first")
@@ -100,6 +105,24 @@ def test_a_system_that_cannot_exchange_refuses_and_one_without_the_call_renames(
     assert content(tmp_path) == {"x/mark": b"one"}
 
 
+def test_an_interrupted_run_leaves_nothing_though_threads_of_a_library_write_on(tmp_path):
+    def late(folder):
+        for number in range(40):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / str(number)).write_text("late")
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor() as pool, pytest.raises(KeyboardInterrupt):  # noqa: PT012  # what is interrupted is a block
+        with replacing_folder(tmp_path / "x", overwrite=False, strangers=lambda folder: ()) as made:
+            made.mkdir()
+            writing = pool.submit(late, made / "d")
+            while not (made / "d").exists():
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+        writing.result()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("suffix", FOLDERS)
 def test_a_checkpoint_replaces_one_of_its_format(tmp_path, bits, specimen, suffix):
     target = tmp_path / f"x.{suffix}"
@@ -120,6 +143,44 @@ def test_a_checkpoint_replaces_one_of_its_format(tmp_path, bits, specimen, suffi
     with pytest.raises(errors.UnsupportedError, match="by itself"):
         sr.save(one, tmp_path / f"z.{suffix}", shard_bytes=10)
     assert sorted(path.name for path in tmp_path.iterdir()) == [target.name, other.name]
+
+
+@pytest.mark.parametrize("suffix", FOLDERS)
+def test_what_lies_in_a_checkpoint_and_is_no_part_of_it_is_never_lost(tmp_path, bits, specimen, suffix):
+    target = tmp_path / f"x.{suffix}"
+    one = specimen({"a/w": bits("float32", (8, 8))}, dialect="numpy")
+    sr.save(one, target)
+    (target / "tokenizer.json").write_text("of somebody else")
+    before = content(target)
+    with pytest.raises(errors.FileAccessError, match=r"something else.*tokenizer\.json"):
+        sr.save(one, target, overwrite=True)
+    assert content(target) == before
+    (target / "tokenizer.json").unlink()
+    sr.save(one, target, overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", FOLDERS)
+def test_a_directory_of_checkpoints_is_not_replaced_by_one(tmp_path, bits, specimen, suffix):
+    one = specimen({"a/w": bits("float32", (8, 8))}, dialect="numpy")
+    run = tmp_path / f"run.{suffix}"
+    run.mkdir()
+    for step in ("100", "200"):
+        sr.save(one, run / f"{step}.{suffix}")
+    before = content(run)
+    with pytest.raises(errors.FileAccessError, match="something else"):
+        sr.save(one, run, overwrite=True)
+    assert content(run) == before
+
+
+def test_a_checkpoint_with_an_array_in_each_directory_is_replaced(tmp_path, bits, specimen):
+    import orbax.checkpoint as ocp
+
+    target = tmp_path / "x.orbax"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(target, {"params": {"dense": {"kernel": bits("float32", (4, 4))}}})
+    sr.save(specimen({"a/w": bits("float32", (8, 8))}, dialect="numpy"), target, overwrite=True)
+    with sr.open(target) as ckpt:
+        assert set(ckpt) == {"a/w"}
 
 
 KILLED = """

@@ -98,3 +98,24 @@ def test_torch_reads_a_file_that_carries_digests_as_ever(tmp_path, source):
         assert list(found) == ["a.w", "z.w", "b.w", "c.n", "d.w"]
         assert found["a.w"].numpy().tobytes() == source.read("a/w").tobytes()
         assert found["z.w"].data_ptr() == found["a.w"].data_ptr()
+
+
+def damaged(path, source, key):
+    content = path.read_bytes()
+    at = content.index(source.read(key).tobytes())
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+
+
+def convert(ckpt, out):
+    sr.convert(ckpt, out=out, to="numpy", allow=("choice", "assumption"))
+
+
+@pytest.mark.parametrize("write", [sr.save, convert])
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_damage_does_not_get_new_digests_from_who_asked_for_it_to_be_found(tmp_path, source, suffix, write):
+    """Values that are streamed from file to file are looked at too."""
+    path = sr.save(source, tmp_path / "x.safetensors")
+    damaged(path, source, "c/n")
+    with sr.open(path, verify=True) as ckpt, pytest.raises(errors.FileFormatError, match="c/n"):
+        write(ckpt, tmp_path / f"y.{suffix}")
+    assert not (tmp_path / f"y.{suffix}").exists()

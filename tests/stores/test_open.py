@@ -319,3 +319,13 @@ def test_a_file_written_by_numpy_is_not_taken_for_a_torch_archive(tmp_path):
     (tmp_path / "x.npz").rename(tmp_path / "x.pt")
     with pytest.raises(errors.FileFormatError, match="its suffix says 'torch', and its content is 'npz'"):
         sr.open(tmp_path / "x.pt")
+
+
+def test_a_directory_that_may_not_be_looked_into_is_one_error(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(errors.FileAccessError, match="closed: cannot be read: Permission denied"):
+        sr.open(tmp_path / "closed")

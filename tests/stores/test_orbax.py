@@ -204,6 +204,20 @@ def test_the_only_tree_among_the_items_is_opened(tmp_path, bits):
         assert "dense/kernel" in ckpt
 
 
+def test_a_directory_that_has_a_checkpoint_among_other_things_is_none(tmp_path, bits):
+    """Which of all that is in it would be meant, nobody said."""
+    by_orbax(tmp_path / "work" / "ckpt", variables(bits))
+    (tmp_path / "work" / "train.py").write_text("print()")
+    with pytest.raises(errors.FileAccessError, match="no store knows"):
+        sr.open(tmp_path / "work")
+    (tmp_path / "work" / "train.py").unlink()
+    (tmp_path / "work" / "data").mkdir()
+    with pytest.raises(errors.FileFormatError, match="holds the items 'ckpt'"):
+        sr.open(tmp_path / "work")
+    with sr.open(f"{tmp_path / 'work'}::ckpt") as ckpt:
+        assert "dense/kernel" in ckpt
+
+
 def test_a_checkpoint_that_was_never_completed_is_refused(tmp_path, bits):
     path = by_orbax(tmp_path / "ckpt", variables(bits))
     path.rename(tmp_path / "ckpt.orbax-checkpoint-tmp")

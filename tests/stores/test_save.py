@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,6 +167,20 @@ def test_state_that_is_no_array_is_not_left_out_silently(old, unchanged, bits, s
     assert caught.value.keys == ("sub/_extra_state",)
 
 
+@pytest.mark.parametrize(("name", "says"), [("x" * 300 + ".pt", "too long"), ("a\0b.pt", "null byte")])
+def test_a_name_that_no_system_takes_is_one_error(tmp_path, specimen, bits, name, says):
+    with pytest.raises(errors.FileAccessError, match=says):
+        sr.save(specimen({"w": bits("float32", (2,))}), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alias_that_no_reader_would_accept_is_not_written(old, unchanged, bits, specimen):
+    """The key of a place is the least of its names: a file that says otherwise is refused when it is opened."""
+    unchanged()
+    with pytest.raises(errors.UnsupportedError, match="'a/w' is listed as an alias of 'b/w'"):
+        sr.save(specimen({"b/w": bits("float32", (2,))}, aliases={"a/w": "b/w"}), old, overwrite=True)
+
+
 def test_entries_without_values_are_all_named(old, unchanged):
     unchanged()
     with pytest.raises(errors.AbstractError, match="2 entries") as caught:
@@ -194,6 +210,16 @@ def test_a_format_that_is_not_installed_is_refused(tmp_path):
 def test_shards_are_refused_where_the_format_has_none(tmp_path, name):
     with pytest.raises(errors.UnsupportedError, match="one file"):
         sr.save({"w": np.ones(3, np.float32)}, tmp_path / name, shard_bytes=10**9)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "dcp"])
+def test_a_disk_that_is_too_small_is_said_before_the_work_starts(tmp_path, bits, monkeypatch, specimen, suffix):
+    source = specimen({"a/w": bits("float32", (8, 8))})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=255))
+    monkeypatch.setattr(type(source), "view", lambda *_: 1 / 0)
+    with pytest.raises(errors.FileAccessError, match=r"needs 256 bytes, and the disk has 255 free"):
+        sr.save(source, tmp_path / f"x.{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 

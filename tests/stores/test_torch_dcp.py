@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -235,6 +236,32 @@ def test_it_appears_whole_or_not_at_all(tmp_path, specimen, bits, monkeypatch):
     with pytest.raises(errors.TargetExistsError):
         sr.save(source, tmp_path / "m.dcp")
     assert [path.name for path in tmp_path.iterdir()] == ["m.dcp"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), errors.FileAccessError),
+        (RuntimeError("torch is at a loss"), errors.FileAccessError),
+    ],
+)
+def test_what_torch_hides_behind_errors_of_its_own_is_told(tmp_path, specimen, bits, monkeypatch, raised, expected):
+    """torch makes an error of its own, no `Exception`, of an interrupt too."""
+
+    def fail(*_, **__):
+        try:
+            raise raised
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # as its archive says when it is closed
+
+    source, _ = state_of_ours(specimen, bits)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(expected) as told:
+        sr.save(source, tmp_path / "m.dcp")
+    assert expected is KeyboardInterrupt or "m.dcp" in str(told.value) or "torch could not" in str(told.value)
+    assert "No space" not in str(raised) or "No space left" in str(told.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_with_a_dot_is_refused_before_anything_is_written(tmp_path, specimen, bits):

@@ -114,8 +114,9 @@ def test_no_pair_is_answered_wrongly_in_silence_and_more_are_right_than_before()
     assert len(found) >= 2000
     assert not [one for one in found if one.outcome == "wrong"]
     right = ("certain", "numbers", "assumption")
-    # What is right was decidable, or the bound is none.
-    assert not [one for one in found if one.open and one.outcome in right and not one.way.startswith("forward")]
+    # What is right was decidable, or the bound is none; a habit, which only leave accepts, may go beyond it.
+    sure = right[:2]
+    assert not [one for one in found if one.open and one.outcome in sure and not one.way.startswith("forward")]
     short = []
     for perturbation in PERTURBATIONS:
         good, runs = rate(found, perturbation.name, ("headers", "types"))

@@ -22,6 +22,12 @@ import zoo_language
 import zoo_long
 import zoo_mixed
 import zoo_mixer
+import zoo_new_attention
+import zoo_new_convnets
+import zoo_new_generative
+import zoo_new_language
+import zoo_new_records
+import zoo_new_towers
 import zoo_recurrent
 import zoo_resnets
 import zoo_small
@@ -52,6 +58,12 @@ FOREIGN: tuple[Pair, ...] = (
     *zoo_fresh_language.PAIRS,
     *zoo_fresh_sequences.PAIRS,
     *zoo_fresh_tables.PAIRS,
+    *zoo_new_attention.PAIRS,
+    *zoo_new_convnets.PAIRS,
+    *zoo_new_generative.PAIRS,
+    *zoo_new_language.PAIRS,
+    *zoo_new_records.PAIRS,
+    *zoo_new_towers.PAIRS,
 )
 PAIRS: tuple[Pair, ...] = (*FOREIGN, *zoo_families.PAIRS)
 #: Rules speak of names, and what is left out by leave could be left out wrongly.

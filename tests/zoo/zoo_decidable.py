@@ -96,7 +96,7 @@ def _members(torch: Header, flax: Header, pairs: Pairs, *, typed: bool) -> list[
         else:
             continue
         homes = owners[0].get(base, base), owners[1].get(its, its)
-        found.append(Member(one, two, homes, colour, norm, calls.get(two)))
+        found.append(Member(one, two, homes, colour, norm, calls.get(two, calls.get(homes[1]))))
     return found
 
 
@@ -250,7 +250,8 @@ def _inverted(members: Sequence[Member]) -> str:
         steps = _split(member.flax)
         for depth, (stem, number) in enumerate(steps if member.called is None else ()):
             if number:
-                families[steps[:depth], stem].append((int(number), _numbers(member.torch), member))
+                key = steps[:depth], stem, stems(tokens(member.torch))  # numbers of two lists of torch do not compare
+                families[key].append((int(number), _numbers(member.torch), member))
     within = {colour for colour, rows in _classes(members) if len({m.homes[0] for m in rows}) > 1}
     for rows in families.values():
         ends: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -318,6 +319,8 @@ def _counted(members: Sequence[Member], *, backwards: bool) -> str:
                 return f"{len(rows)} of {colour}, some in a container of their own that nothing else tells"
             if len({m.flax for m in several}) < 2:
                 continue
+            if colour[0] == "array" and len({stems(tokens(m.flax)) for m in several}) == len(several):  # type: ignore[index]
+                continue  # what a module calls its arrays stays
             if len({stems(tokens(m.torch)) for m in several}) > 1:
                 known = (not backwards or several[0].called is not None) and any(
                     _split(m.torch)[-1][1] for m in several

@@ -344,7 +344,6 @@ PAIRS = (
     Pair(
         "sam-linen", ImageEncoderViT, lambda: Linen(LinenSam(), (image(16),)), on_image,
         allow={"always": ("assumption",)},
-        rules={"blocks/{i}/attn/rel_pos_h": "encoderblock_{i}/LinenSamAttention_0/height_table"},
         why="two tables of one shape for height and width, a norm of the author's class, a convolution of one place",
     ),
     Pair(
@@ -356,7 +355,6 @@ PAIRS = (
         "transformer-xl-linen", MemTransformerLM,
         lambda: Linen(LinenXl(), (digits(2, 6, below=25), features(11, 12))), on_args,
         allow={"always": ("assumption",)}, open=("variables", "files"),
-        rules={"layers/{i}/dec_attn/qkv_net/key": "layer_{i}_attention/key"},
         why="a fused qkv beside a projection of the same size for positions; biases by head that layers share",
     ),
 )  # fmt: skip

@@ -352,19 +352,6 @@ class LinenDdpm(nn.Module):
 
 # -------------------------------------------------------------------- pairs
 
-#: Norms beside convolutions of one size: which follows which is said by no name.
-EFFICIENT_RULES = {
-    "blocks/1/1/bn1": "layers/3/expand/bn",
-    "blocks/1/2/bn1": "layers/4/expand/bn",
-    "blocks/1/1/conv_pw": "layers/3/expand/conv",
-    "blocks/1/2/conv_pw": "layers/4/expand/conv",
-}
-DDPM_RULES = {
-    "middleblocks/0/block1/2": "mid_block_1/conv1",
-    "middleblocks/0/block2/3": "mid_block_1/conv2",
-    "upblocks/1": "up_1_upsample",
-}
-
 PAIRS = (
     Pair(
         "bit-linen", ResNetV2, lambda: Linen(LinenBit(), (image(8),)), on_image,
@@ -372,12 +359,12 @@ PAIRS = (
     ),
     Pair(
         "efficientnet-v2-nnx", TimmEfficientNetV2, lambda: Nnx(lambda: NnxEfficientNetV2(nnx.Rngs(0)), (image(12),)), on_image,
-        rules=EFFICIENT_RULES,
+        allow={"live": ("assumption",)}, open=("files",),
         why="stages of two kinds of block in one list, squeeze-and-excite by convolutions against layers beside them",
     ),
     Pair(
         "ddpm-linen", DdpmUNet, lambda: Linen(LinenDdpm(), (image(8), features(2, 6))), on_noise,
-        rules=DDPM_RULES, open=("variables", "files"),
+        open=("variables", "files"),
         why="attention inside of a block against beside it, convolutions between blocks, a decoder that counts down",
     ),
 )  # fmt: skip

@@ -94,18 +94,10 @@ class LinenOdeNet(nn.Module):
 
 # -------------------------------------------------------------------- pairs
 
-#: Three norms of one width in a block, and two outside.
-ODE_RULES = {
-    "1": "stem_gn",
-    "4/odefunc/norm1": "dynamics/gn_in",
-    "4/odefunc/norm2": "dynamics/gn_mid",
-    "4/odefunc/conv1/_layer": "dynamics/conv_in",
-}
-
 PAIRS = (
     Pair(
         "ode-linen", ode_net, lambda: Linen(LinenOdeNet(), (image(10, 1),)), on_image,
-        rules=ODE_RULES,
+        open=("variables", "files"),
         why="a layer that is called many times; three norms of one width in a block and two outside",
     ),
 )  # fmt: skip

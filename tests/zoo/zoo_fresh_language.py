@@ -302,28 +302,21 @@ class NnxT5(nnx.Module):
 
 # -------------------------------------------------------------------- pairs
 
-#: Two norms to a block, that names without a word in common count.
-NORM_RULES = {
-    "bert/encoder/layers/{i}/norm1": "attention_ln_{i}",
-    "bert/encoder/layers/{i}/norm2": "mlp_ln_{i}",
-}
-RWKV_RULES = {"blocks/{i}/ln1": "time_norm_{i}", "blocks/{i}/ln2": "channel_norm_{i}", "emb": "tokens"}
 
 PAIRS = (
     Pair(
         "bert-crf-linen", BertCrf, lambda: Linen(LinenBertCrf(), (digits(2, 6, below=27),)), on_args,
-        allow={"always": ("assumption",)}, rules=NORM_RULES,
+        allow={"always": ("assumption",)},
         why="a square matrix of transitions of no layer, two vectors of one size, fused attention of torch.nn",
     ),
     Pair(
         "rwkv-linen", RWKV, lambda: Linen(LinenRwkv(), (digits(2, 6, below=29),)), on_args,
-        allow={"always": ("assumption",)}, rules=RWKV_RULES,
+        allow={"always": ("assumption",)}, open=("variables", "files"),
         why="eight vectors of one size in a block, blocks against flat names, words inside of words",
     ),
     Pair(
         "x-transformer-nnx", XEncoder, lambda: Nnx(lambda: NnxT5(nnx.Rngs(0)), (digits(2, 6, below=25),)), on_args,
-        allow={"always": ("assumption",)},
-        rules={"layers/0/1/to_q": "attention/0/q", "layers/0/1/to_k": "attention/0/k"},
+        allow={"always": ("assumption",)}, open=("files",),
         why="alternating layers in one list against two lists; a shared square table of biases; a tied head",
     ),
 )  # fmt: skip

@@ -330,11 +330,6 @@ class LinenHyena(nn.Module):
 
 #: The width of the first is an image, flattened here with its channels first; norms before and after have one size.
 DEEPSPEECH_RULES = {
-    "rename": [
-        {"source": "rnns/{i}/rnn/l0", "target": "gru_{i}/GRUCell_0"},
-        {"source": "rnns/1/batch_norm/module", "target": "gru_1/BatchNorm_0"},
-        {"source": "rnns/2/batch_norm/module", "target": "gru_2/BatchNorm_0"},
-    ],
     "order": [
         {"source": path, "axis": "in", "source_axes": "c=6 h=3", "target_axes": "h c"}
         for path in ("rnns/0/rnn/l0", "rnns/0/rnn/l0_reverse")

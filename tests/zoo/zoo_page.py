@@ -45,7 +45,8 @@ are held against `decidable`, the share that can be decided at most, found witho
 (`tests/zoo/zoo_decidable.py`): a pair counts as undecidable if two layers or two names could change places with nothing in
 either header, and no number or call, to tell. Orders in which layers without numbers are declared are no evidence, and neither
 are numbers that count layers of other sizes in another order on either side. `right of these` is the share of right answers
-among the decidable ones. A `before` above `decidable` comes of other pairs, of which more have no two layers of one shape.
+among the decidable ones; an assumption may be right beyond them. A `before` above `decidable` comes of other pairs, of which
+more have no two layers of one shape.
 
 Exchanging the labels of two layers of one shape is left out: the headers are those of the true pair."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from stateregistry.conversion.pairing.bridge import Bridge
 from stateregistry.conversion.pairing.pairs import Alignment, EntryPair, LayerPair
 from stateregistry.conversion.planning.plan import PlanProblem
-from stateregistry.conversion.rules.patterns import covers
+from stateregistry.conversion.rules.patterns import matches
 
 if TYPE_CHECKING:
     from stateregistry.conversion.rules.rules import Rules
@@ -63,7 +63,7 @@ def _parted(source: Side, target: Side, rules: Rules, found: Alignment) -> None:
 
 def _laid_out(target: Side, key: str, names: Mapping[str, str], left: str, right: str, found: Alignment) -> None:
     for name in names:
-        if covers(key, name) and name.count("/") == key.replace(".", "/").count("/"):
+        if matches(key, name):
             new = names[name]
             if target.canonical(new) is None:
                 hint = "add a rename that says what it is called there"

@@ -84,7 +84,7 @@ class Bridge:
                     continue
                 kernel = next(piece for piece in layer.pieces if piece.role == "kernel")
                 if len(set(self._shape(number, layer.key(kernel)))) > 1:
-                    self.orientations[number].vote(layer.path, kernel.axes)
+                    self.orientations[number].vote(layer.path, kernel.axes, kernel.name)
                     self.learned.add((number, layer.path))
 
     def _shape(self, number: int, key: str) -> tuple[int, ...]:
@@ -92,10 +92,16 @@ class Bridge:
         return side.entries[side.canonical(key) or key].shape
 
     def _views(self) -> tuple[View, View]:
-        """Both sides, without what the rules leave out as a whole."""
+        """Both sides, without what the rules leave out as a whole. What holds its values and has a namesake displaces it."""
         views = self._view(0), self._view(1)
+        names = [{tuple(token.same for token in unit.tokens) for unit in one.units} for one in views]
         for number, one in enumerate(views):
-            one.units = [unit for unit in one.units if not self.rest.is_held(number, unit)]
+            one.units = [
+                unit
+                for unit in one.units
+                if not self.rest.is_held(number, unit)
+                or (number == 1 and tuple(token.same for token in unit.tokens) in names[0])
+            ]
         return views
 
     def _view(self, number: int) -> View:
@@ -203,6 +209,10 @@ class Bridge:
 
     def _layout(self, one: Layer, two: Layer) -> tuple[Grade, str]:
         """How sure the layout is. A kernel of a layer that was only inferred may be stored the other way round."""
+        turned = [layer for number, layer in ((0, one), (1, two)) if self._may_be_turned(number, layer)]
+        if turned and not self.same:
+            text = "a kernel of as many inputs as outputs is stored in one of two ways, and only a model says which"
+            return "assumption", f"{turned[0].path}: {text}"
         if self.same or any(covers(rule.path, one.path) or covers(rule.path, two.path) for rule in self.rules.layers):
             return "certain", ""
         for number, layer, other in ((0, one, two), (1, two, one)):
@@ -210,6 +220,20 @@ class Bridge:
                 text = f"{layer.path}: the {layer.kind} was inferred from names, and its shapes fit other layouts too"
                 return "assumption", text
         return "certain", ""
+
+    def _may_be_turned(self, number: int, layer: Layer) -> bool:
+        """Whether the kernel of a transposed convolution may as well be that of the convolution that it transposes.
+
+        A framework whose table turns it has both, and shapes tell them apart by the numbers of inputs and outputs alone.
+        """
+        dialect = self.dialects[number]
+        row = dialect.declaration(layer.kind) if dialect is not None and layer.kind == "conv_transpose" else None
+        usual = row.piece("kernel") if row is not None else None
+        held = next((piece for piece in layer.pieces if piece.role == "kernel"), None)
+        if not layer.inferred or usual is None or held is None or not usual.axes.startswith("-*"):
+            return False
+        shape = self._shape(number, layer.key(held))
+        return len(shape) > 2 and shape[-1] == shape[-2]
 
     def _layout_is_certain(self, number: int, layer: Layer, *, settled: bool) -> bool:
         """Whether shapes, a side that knows, or the decided layers of the same file exclude every other layout."""
@@ -219,8 +243,8 @@ class Bridge:
         if layer.kind != "linear":
             return settled  # once the kind is known, a framework has one layout for it
         # Only matrices are stored either way by some classes: their neighbours tell.
-        pattern, decided = self.orientations[number].of(layer.path)
         kernel = next(piece for piece in layer.pieces if piece.role == "kernel")
+        pattern, decided = self.orientations[number].of(layer.path, kernel.name)
         lies = kernel.axes.rpartition(":) ")[2]
         # Heads have axes of their own, and thirds a name: these lie as they were read.
         return lies not in ("out in", "in out") or (decided and lies == pattern)
@@ -309,6 +333,8 @@ def _check_leaf_renames(left: Layer, right: Layer, rules: Rules, found: Alignmen
         whole = f"{right.path}/{piece.name}" if right.path else piece.name
         if new is None or new in (*right.roles.values(), whole) or _is_inside(left.path, right.path, rules):
             continue
+        if rules.rename(left.path) == right.path and key.startswith(f"{left.path}/"):
+            continue  # the rule speaks of the layer: a part of one that holds several has its arrays below its own path
         if len(left.pieces) == len(right.pieces) == 1 and new in (
             right.path,
             f"{right.key(right.pieces[0])}/{piece.name}",

@@ -6,6 +6,7 @@ same module tells its questions from others, so that a forward pass can try the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ _TEXTS: Final = {
 _SPATIAL: Final = {1: ("l",), 2: ("h", "w"), 3: ("d", "h", "w")}
 #: One order on both sides.
 _PLAIN: Final = "n"
+#: The channels in the rule that a question proposes, behind the other axes of the source or before them.
+_CHANNELS: Final = re.compile(r'source_axes = "(?P<before>[^"]*?)c=(?P<size>\d+)')
 
 
 def is_told(image: Image, rules: Rules) -> bool:
@@ -66,3 +69,18 @@ def plain(problems: Iterable[PlanProblem]) -> list[tuple[PlanProblem, Order]]:
         for problem in problems
         if problem.problem == "ambiguous" and problem.text in axes
     ]
+
+
+def moved(problems: Iterable[PlanProblem]) -> list[tuple[PlanProblem, Order]]:
+    """The questions of which the channels are known, each with the rule that they lie in another place on either side.
+
+    However high and wide an image is: its other axes keep their order, so that they are one.
+    """
+    found = []
+    for problem, order in plain(problems):
+        said = _CHANNELS.search(problem.hint)
+        if said is not None:
+            channels, last = f"c={said['size']}", said["before"] != ""
+            axes = (f"{_PLAIN} {channels}", f"c {_PLAIN}") if last else (f"{channels} {_PLAIN}", f"{_PLAIN} c")
+            found.append((problem, Order(order.axis, *axes, source=order.source)))
+    return found

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final, final
 from stateregistry.alignment.explain import spelled
 from stateregistry.alignment.model import Question
 from stateregistry.conversion.pairing.preference import Guess, guessed, in_order, nearest
+from stateregistry.conversion.pairing.wholes import CONTAINER, as_containers
 from stateregistry.conversion.planning.plan import PlanProblem
-from stateregistry.conversion.rules.patterns import covers, open_text
-from stateregistry.conversion.rules.suggest import general
+from stateregistry.conversion.rules.generalising import general
+from stateregistry.conversion.rules.patterns import covers, open_text, prefixes
 
 if TYPE_CHECKING:
     from stateregistry.alignment.model import View
@@ -33,7 +34,7 @@ _NUMBER: Final = re.compile(r"\d+")
 def asked(questions: Sequence[Question], views: tuple[View, View]) -> Iterable[PlanProblem]:
     """One problem for each question, those that differ in numbers alone as one."""
     groups: dict[tuple[tuple[str, ...], ...], list[Question]] = {}
-    for each in questions:
+    for each in (as_containers(one) or one for one in questions):
         question = replace(each, sources=in_order(each.sources, views[0]), targets=in_order(each.targets, views[1]))
         mark = tuple(
             tuple(_NUMBER.sub("#", unit.path) for unit in units) for units in (question.sources, question.targets)
@@ -60,6 +61,10 @@ class _Paths:
             self._found[side, pattern] = known
         return known
 
+    def below(self, side: int, containers: frozenset[str]) -> frozenset[str]:
+        """The paths of a side that lie in some containers."""
+        return frozenset(path for path in self._all[side] if any(each in containers for each in prefixes(path)))
+
 
 @final
 class _Asked:
@@ -72,6 +77,7 @@ class _Asked:
     def __init__(self, group: Sequence[Question], everything: _Paths) -> None:
         self.group, self.first, self.everything = group, group[0], everything
         self.guess = guessed(self.first.sources, self.first.targets)
+        self.whole = bool(self.first.sources) and self.first.sources[0].colour[0] == CONTAINER
         self._rules: dict[tuple[int, int], tuple[str, str]] = {}
 
     def problem(self) -> PlanProblem:
@@ -96,6 +102,8 @@ class _Asked:
             alike = f" ({shape})" if len(kinds) == 1 else ""
             return f"`{one[0]}` and `{two[0]}`{alike} would be one{times}, but {first.text}"
         what = f"{len(one)} and {len(two)} of `{shape}`" if len(kinds) == 1 else f"{len(one)} and {len(two)} layers"
+        if self.whole:
+            what = f"{len(one)} and {len(two)} containers of {first.sources[0].colour[1]} layers"
         return f"{what} may be one another{times}: {first.text}; {_shown(one)} may go to {_shown(two)}"
 
     def _hint(self, found: Sequence[tuple[int, int]]) -> str:
@@ -135,6 +143,8 @@ class _Asked:
         if rule is None or rule.counts:
             return None
         wanted = [frozenset(paths) for paths in zip(*pairs, strict=True)]
+        if self.whole:
+            wanted = [self.everything.below(side, paths) for side, paths in enumerate(wanted)]
         said = [self.everything.spoken_of(side, text) for side, text in enumerate((rule.source, rule.target))]
         return (rule.source, rule.target) if wanted == said else None
 

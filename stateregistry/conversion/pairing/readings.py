@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stateregistry import plugins
-from stateregistry.conversion.rules.patterns import covers
+from stateregistry.conversion.rules.patterns import covers, matches
+from stateregistry.errors import RuleError
 from stateregistry.layers import axes
 from stateregistry.layers.infer import candidates
+from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
     from stateregistry.alignment.model import Unit
@@ -27,13 +29,25 @@ _READ: dict[tuple[object, ...], tuple[Dialect, dict[str, Layer]]] = {}
 
 
 def readings(layer: Layer, side: Side, rules: Rules) -> dict[str, Layer]:
-    """Every way to read a layer, by kind: one, unless it was inferred and its names leave more open."""
+    """Every way to read a layer, by kind: one, unless it was inferred and its names leave more open.
+
+    Raises:
+        RuleError: a [[layer]] rule names this layer and a kind that its arrays are not.
+    """
     if not layer.inferred:
         return {layer.kind: layer}
     dialect = dialect_of(side)
     found = (_candidates(layer, dialect, side) if dialect is not None else {}) or {layer.kind: layer}
     wanted = {rule.kind for rule in rules.layers if covers(rule.path, layer.path)}
-    return {kind: one for kind, one in found.items() if not wanted or kind in wanted}
+    left = {kind: one for kind, one in found.items() if kind in wanted}
+    own = next((rule for rule in rules.layers if matches(rule.path, layer.path)), None)
+    if own is not None and not left:
+        where = layer.path or "(the model)"
+        message = f"the rule [[layer]] {own.path!r} calls {where} {a_kind(own.kind)}, and its arrays are none"
+        raise RuleError(
+            message, keys=(layer.path,), hint=f"by names and shapes it is {' or '.join(map(a_kind, found))}"
+        )
+    return left or found
 
 
 def _candidates(layer: Layer, dialect: Dialect, side: Side) -> dict[str, Layer]:

@@ -6,18 +6,21 @@ nothing: an array of such a module stays what it is for the plan. Reads names, r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
 from stateregistry import plugins
 from stateregistry.alignment.spelling import split_words
+from stateregistry.alignment.view import NAMES
 from stateregistry.conversion.pairing.pairs import EntryPair
+from stateregistry.conversion.rules.patterns import open_text
 from stateregistry.layers import axes
 from stateregistry.layers.infer import readings_of
 from stateregistry.layers.vocabulary import ESSENTIAL, ROLES, a_kind
 
 if TYPE_CHECKING:
+    from stateregistry.alignment.model import Unit
     from stateregistry.conversion.pairing.pairs import LayerPair
     from stateregistry.conversion.planning.plan import PlanProblem
     from stateregistry.conversion.rules.rules import Rules
@@ -26,9 +29,16 @@ if TYPE_CHECKING:
     from stateregistry.layers.vocabulary import Dialect, Holder, Layer
 
 
+#: Of more types than these on one side, none is the one cause.
+_TYPES: Final = 2
 _RECURRENT: Final = frozenset({"rnn", "gru", "lstm"})
 #: One of these is in the name of some array of a recurrent layer: what reads the state that it keeps.
 _STATE: Final = frozenset({"ih", "hh", "hidden", "recurrent", "state", "rec", "gate", "gates", "cell", "h"})
+
+
+#: What roles are among names, and what names say beside those that layers are told by.
+_SAYS: Final = {"scale": "W", "kernel": "W", "embedding": "W", "bias": "B", "mean": "M", "var": "V"}
+_ROLES: Final = {**NAMES, "alpha": "W", "shift": "B", "table": "W", "matrix": "W"}
 
 
 @final
@@ -91,6 +101,33 @@ class Undeclared:
         hint = "; or ".join(filter(None, (advice.hint, problem.hint)))
         return replace(problem, text=f"{problem.text}; {advice.text}", hint=hint)
 
+    def speaks_of(self, left: tuple[Sequence[Unit], Sequence[Unit]], /) -> bool:
+        """Whether there is something to say of the type of a module that holds any of these: each of its arrays says it."""
+        return any(
+            self._holder(number, unit.keys[0]) is not None for number, units in enumerate(left) for unit in units
+        )
+
+    def cause(self, left: tuple[Sequence[Unit], Sequence[Unit]], /) -> Advice | None:
+        """What to say of types that nobody declared, if most of what is left on a side is of such; `None` for nothing."""
+        said, hints = [], []
+        for number, units in enumerate(left):
+            types: dict[str, dict[str, Unit]] = {}
+            some = 0
+            for unit in units:
+                known = self._holder(number, unit.keys[0])
+                if known is not None and known[0].path and not known[0].declared:
+                    types.setdefault(known[0].type, {}).setdefault(known[0].path, unit)
+                    some += 1
+            if 2 * some <= len(units) or len(types) > _TYPES:
+                continue
+            for modules in types.values():
+                advice = self._advice(number, next(iter(modules.values())).keys[0])
+                if advice is not None:
+                    more = f" (and {len(modules) - 1} more of this type)" if len(modules) > 1 else ""
+                    said.append(f"in the {('source', 'target')[number]} {advice.text}{more}")
+                    hints.append(advice.hint)
+        return Advice("; ".join(said), "; ".join(filter(None, hints))) if said else None
+
     def open_layer(self, pair: LayerPair, /) -> Layer | None:
         """The layer of a pair that is one by names and shapes alone, while its live module is of another type or of none."""
         for number, layer in enumerate((pair.source, pair.target)):
@@ -151,7 +188,8 @@ class Undeclared:
             found = [(piece.role, piece.name, piece.axes) for piece in reading.pieces]
         else:
             found = _by_rank(kind, ranks)
-        pieces = "".join(f'Piece("{role}", "{name}", "{pattern}"), ' for role, name, pattern in found)
+        quoted = {name: name if name.startswith("<") else f'"{name}"' for _, name, _ in found}
+        pieces = "".join(f'Piece("{role}", {quoted[name]}, "{pattern}"), ' for role, name, pattern in found)
         return (
             f'declare it, with the axes in the order in which it holds them: {dialect.register}("{holder.type}", '
             f'lambda module: sr.Layer("{kind}", "", ({pieces.rstrip()})))'
@@ -190,11 +228,26 @@ def _kinds_by_rank(ranks: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _by_rank(kind: str, ranks: Mapping[str, int]) -> list[tuple[str, str, str]]:
-    """Roles of a kind for arrays of which only the rank is known, as far as each role has one array of its rank."""
+    """Roles of a kind for arrays of which only the rank is known, as far as each role has one array of its rank.
+
+    Of several that any of the names could be, the name says the role; where it says none, all of them stand in its place, and
+    no line with that runs.
+    """
     left = dict(ROLES[kind])
     found = []
-    for name, rank in sorted(ranks.items(), key=lambda row: -row[1]):
-        role = next((role for role, pattern in left.items() if axes.rank_fits(pattern, rank)), None)
-        if role is not None:
+    for rank in sorted(set(ranks.values()), reverse=True):
+        names = [name for name in sorted(ranks) if ranks[name] == rank]
+        fits = [role for role, pattern in left.items() if axes.rank_fits(pattern, rank)][: len(names)]
+        said = {name: role for name in names for role in fits if _SAYS.get(role) == _said(name)}
+        known = {role: name for name, role in said.items()} if len(set(said.values())) == len(said) else {}
+        rest = [name for name in names if name not in known.values()]
+        for role in fits:
+            name = known.get(role) or (rest[0] if len(fits) == len(names) == 1 else open_text(rest))
             found.append((role, name, left.pop(role)))
     return found
+
+
+def _said(name: str) -> str | None:
+    """What a name says that an array is, as `NAMES` has it: by its last word that says anything."""
+    words = [name.lower(), *reversed(split_words(name))]
+    return next((_ROLES[word] for word in words if word in _ROLES), None)

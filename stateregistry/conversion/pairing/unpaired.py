@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final, final
 
 from stateregistry.alignment import explain
 from stateregistry.conversion.pairing.questions import asked
+from stateregistry.conversion.pairing.undeclared import Undeclared
 from stateregistry.conversion.planning.plan import PlanProblem
 
 if TYPE_CHECKING:
     from stateregistry.alignment.model import Question, Result, Unit, View
     from stateregistry.conversion.pairing.pairs import Alignment
+    from stateregistry.conversion.pairing.undeclared import Advice
     from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
 
@@ -36,6 +38,7 @@ class Unpaired:
 
     def __init__(self, source: Side, target: Side, rules: Rules, found: Alignment) -> None:
         self.sides, self.rules, self.found = (source, target), rules, found
+        self.undeclared = Undeclared(source, target, rules)
         self.done: tuple[set[str], set[str]] = (set(), set())
 
     def explain(self, sources: Sequence[Unit], targets: Sequence[Unit]) -> None:
@@ -62,7 +65,19 @@ class Unpaired:
             if left[0] and left[1] and (size := explain.one_size(left)):
                 self._differing(left, size)
                 return
-            left = self._entangled(left, views)
+            told = explain.at_once(*views, left) if left[0] and left[1] else ""
+            cause = self.undeclared.cause(left) if left[0] and left[1] and not told else None
+            if cause is not None:
+                self._of_no_type(left, cause)
+                return
+            entangled = self._entangled(left, views)
+            if told and not any(entangled) and not self.undeclared.speaks_of(left):
+                self._differing(left, told)
+                return
+            whole = told
+            left = (
+                left if any(entangled) else entangled
+            )  # what goes nowhere for certain is told with what may go somewhere
         if not (left[0] or left[1]):
             return
         texts = [whole] if whole else explain.differences(*views, left)
@@ -87,13 +102,24 @@ class Unpaired:
                 self.found.problems.append(PlanProblem(name, (copy.path,), text, hint))
                 self.explain(*(([copy], []), ([], [copy]))[number])
 
-    def _differing(self, left: tuple[Sequence[Unit], Sequence[Unit]], text: str) -> None:
+    def _of_no_type(self, left: tuple[Sequence[Unit], Sequence[Unit]], cause: Advice) -> None:
+        """Say once of what nobody declared that it is why nothing corresponds."""
+        if len(left[0]) + len(left[1]) <= _FEW:
+            self._differing(left, cause.text, f"{cause.hint}; or ")
+            return
+        keys = tuple(unit.path for units in left for unit in units)[:_NAMED]
+        self.found.problems.append(PlanProblem("structure", keys, cause.text, cause.hint))
+        self.explain(*left)
+
+    def _differing(self, left: tuple[Sequence[Unit], Sequence[Unit]], text: str, hint: str = "") -> None:
         """Say what is left over once for either side, as what the caller may allow."""
         for number, name in ((0, "unexpected"), (1, "missing")):
             if left[number]:
                 keys = tuple(unit.path for unit in left[number])
                 shown = keys if len(keys) <= _FEW else (keys[0], "...", keys[-1])
-                self.found.problems.append(PlanProblem(name, shown, text, f"name them with rules, or allow {name!r}"))
+                self.found.problems.append(
+                    PlanProblem(name, shown, text, f"{hint}name them with rules, or allow {name!r}")
+                )
         self.explain(*left)
 
     def _entangled(

@@ -241,12 +241,22 @@ def _holder(layer: Layer, role: str) -> Piece | None:
 
 def _renamed(source: Side, rules: Rules, dtype: str | None) -> Side:
     """The side of a source that is in the wanted dialect already: its own entries, renamed and cast."""
-    names = {name: name if (new := rules.rename(name)) is None else new for name in source.names}
-    entries = {
-        names[key]: replace(entry, dtype=dtype, concrete=True) if dtype and "float" in entry.dtype else entry
-        for key, entry in source.entries.items()
-        if entry.persistent and not entry.rng and not rules.drops_source(key)
+    kept = {
+        name: name if (new := rules.rename(name)) is None else new
+        for name in source.names
+        if not rules.drops_source(name)
     }
-    aliases = {names[alias]: names[key] for alias, key in source.aliases.items() if names[key] in entries}
+    groups: dict[str, list[str]] = {}  # the new names of every place that has one left
+    for name, new in kept.items():
+        groups.setdefault(source.aliases.get(name, name), []).append(new)
+    entries = {
+        min(groups[key]): replace(entry, dtype=dtype, concrete=True) if dtype and "float" in entry.dtype else entry
+        for key, entry in source.entries.items()
+        if entry.persistent and not entry.rng and key in groups
+    }
+    # A place is listed under the least of its names, which may be another than it was.
+    aliases = {
+        new: least for news in groups.values() if (least := min(news)) in entries for new in news if new != least
+    }
     layers = source.layers if not rules.renames else ()
     return Side(source.dialect, entries, aliases, layers, derived=True)

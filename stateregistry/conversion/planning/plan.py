@@ -142,6 +142,10 @@ class Move:
         return "  ".join([texts.get(self.op, f"{self.op} {self.target}"), *(part for part in parts if part)])
 
 
+#: Problems whose keys are no move: of one side, or of both without saying which is which.
+_OF_A_SIDE = ("missing", "unexpected", "structure", "opaque")
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class PlanProblem:
@@ -163,10 +167,16 @@ class PlanProblem:
     candidates: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, str], ...] = ()
 
+    def where(self, arrow: str = " -> ") -> str:
+        """What it is about, in short: an arrow stands between source and target alone, and never between several of a side."""
+        if len(self.keys) == 2 and self.problem not in _OF_A_SIDE:
+            return arrow.join(self.keys)
+        if len(self.keys) > 2 and "..." not in self.keys:
+            return f"{self.keys[0]} and {len(self.keys) - 1} more"
+        return " ".join(self.keys) if "..." in self.keys else " and ".join(self.keys)
+
     def __str__(self) -> str:
-        # Two keys are one move. Of more, the text says who may go where: arrows between all would read as a chain.
-        many = len(self.keys) > 2 and "..." not in self.keys
-        names = f"{self.keys[0]} and {len(self.keys) - 1} more" if many else " -> ".join(self.keys)
+        names = self.where()
         head = f"{self.problem}: {names}: {self.text}" if names else f"{self.problem}: {self.text}"
         return f"{head}; {self.hint}" if self.hint else head
 
@@ -276,8 +286,10 @@ class Plan(Displayed):
     def invert(self) -> Plan:
         """The plan of the way back, derived from the same declarations; its own problems say what cannot be undone."""
         from stateregistry.conversion.planning.planner import make  # lazy: the planner makes plans
+        from stateregistry.conversion.rules.inverting import of_sides
 
-        return make(self.target, self.source, rules=self.rules.inverse(), allow=self.allow, residual=self.residual)
+        rules = of_sides(self.rules, self.source, self.target)
+        return make(self.target, self.source, rules=rules, allow=self.allow, residual=self.residual)
 
     def execute(
         self,

@@ -14,7 +14,7 @@ from stateregistry.conversion.pairing import doubts
 from stateregistry.conversion.pairing.align import align
 from stateregistry.conversion.pairing.pairs import EntryPair, LayerPair
 from stateregistry.conversion.pairing.undeclared import Undeclared
-from stateregistry.conversion.planning import casts, findings, training
+from stateregistry.conversion.planning import casts, findings, misfits, training
 from stateregistry.conversion.planning.joint import Joint, Want, axis_config
 from stateregistry.conversion.planning.plan import ALLOW, Condition, Feed, Finding, Move, Plan, PlanProblem
 from stateregistry.conversion.planning.spectral import placed
@@ -91,11 +91,13 @@ class _Planner:
         self.given: dict[str, Move] = {}  # canonical target key -> the copy that gives it
         self.wanted: dict[str, Want] = {}  # what paired layers want, by target key
         self.sizes: dict[str, dict[str, int]] = {}
+        self.misfits: list[misfits.Misfit] = []
         self.displaced: set[str] = set()  # canonical source keys whose place a rule keeps or fills
         self.explained: set[str] = set()  # canonical source keys, and
         self.accounted: set[str] = set()  # canonical target keys that a problem speaks of already
         self.gone: set[str] = set()  # canonical source keys that have a drop
         self.undeclared = Undeclared(source, target, rules)
+        self.hollow: dict[str, None] = {}  # source keys that hold no values, in the order in which moves read them
         self.left_over: set[Move] = set()  # moves that stand for a missing or unexpected problem
         self.recast: set[str] = set()  # canonical target keys that one side declares as another kind, and says why
 
@@ -118,9 +120,12 @@ class _Planner:
         self.findings += findings.activations(
             self.source.activations, self.target.activations, self.rules.rename, self.target.dialect
         )
+        self.problems += misfits.told(self.misfits)
         self._mark_splits()
         self._rest_of_target()
         self._rest_of_source()
+        self.problems = misfits.gathered(self.problems)
+        self._say_abstract()
         paths = (*(layer.path for layer in self.source.layers), *alignment.paths)
         dead = self.rules.unused((*self.source.names, *self.source.opaque, *paths), self.target.names)
         seen = (
@@ -134,6 +139,15 @@ class _Planner:
         self.moves.sort(key=lambda move: order.get(move.target, len(order)))
         places = {layer.path: number for number, layer in enumerate(self.target.layers)}
         self.findings.sort(key=lambda finding: places.get(finding.path, len(places)))
+
+    def _say_abstract(self) -> None:
+        """A source without values is planned like any other, and said once."""
+        keys = tuple(self.hollow)
+        if keys:
+            shown = keys if len(keys) == 1 else (keys[0], "...", keys[-1])
+            many = f"{len(keys)} entries of the source hold" if len(keys) > 1 else "an entry of the source holds"
+            text = f"{many} no values: this plan can be read, and not executed"
+            self.problems.append(PlanProblem("abstract", shown, text, "plan with a concrete source to execute"))
 
     # ---------------------------------------------------------------- pairs
 
@@ -299,7 +313,7 @@ class _Planner:
         self.conditions.append(Condition("equal", keys, patterns=patterns, target=move.target))
 
     def _fits(self, move: Move, have: list[Entry], want: Entry, sizes: dict[str, int]) -> bool:
-        before = len(self.problems)
+        before = len(self.problems), len(self.misfits)
         if move.laid_out:
             try:
                 if move.op == "compute":
@@ -312,11 +326,11 @@ class _Planner:
             except AxesError as error:
                 shapes = " and ".join(str(entry.shape) for entry in have)
                 text = f"shape {shapes} cannot become {want.shape}: {error.message}"
-                self.problems.append(PlanProblem("shape", move.keys, text))
+                self._misfit(move, have, want, PlanProblem("shape", move.keys, text))
         elif have[0].shape != want.shape:
             text = f"shape {have[0].shape} in the source, {want.shape} in the target"
             hint = "if the axes are in another order, say so with a [[layout]] rule"
-            self.problems.append(self.undeclared.explained(PlanProblem("shape", move.keys, text, hint)))
+            self._misfit(move, have, want, self.undeclared.explained(PlanProblem("shape", move.keys, text, hint)))
         for feed, entry in zip(move.sources, have, strict=True):
             keys = (feed.key, move.target)
             declared = move.op != "compute" and move.target not in self.recast
@@ -324,9 +338,11 @@ class _Planner:
                 text = f"a {entry.kind.value} in the source, a {want.kind.value} in the target"
                 self.problems.append(PlanProblem("kind", keys, text))
             if not entry.concrete:
-                text = "the source entry is abstract: it holds no values"
-                self.problems.append(PlanProblem("abstract", keys, text, "plan with a concrete source to execute"))
-        return len(self.problems) == before
+                self.hollow[feed.key] = None
+        return (len(self.problems), len(self.misfits)) == before
+
+    def _misfit(self, move: Move, have: list[Entry], want: Entry, problem: PlanProblem) -> None:
+        self.misfits.append(misfits.misfit(move, [entry.shape for entry in have], want.shape, problem))
 
     def _compare_layers_by_path(self) -> None:
         """Within one dialect entries pair by key, and layers are only asked for their config."""

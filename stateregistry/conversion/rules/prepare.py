@@ -95,7 +95,8 @@ def _counted(rename: Rename, source: Iterable[str], target: Iterable[str]) -> li
     for group in groups.values():
         for number, (_, (matched, values)) in enumerate(sorted(group.items())):
             name = filled(counting, {**values, COUNT: str(number)})
-            found.append(Rename(name, matched) if back else Rename(matched, name))
+            if name is not None:
+                found.append(Rename(name, matched) if back else Rename(matched, name))
     return found
 
 

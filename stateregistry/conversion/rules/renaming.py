@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A state under other names, and the old name of every entry by its new one."""
+    """A state under other names, the canonical key that every entry had by its new one, and the new names by old ones."""
 
     registry: Derived
     homes: Mapping[str, str]
+    moved: Mapping[str, str]
 
 
 def renamed(source: StateRegistry, rules: Rules) -> Renamed:
@@ -47,18 +48,7 @@ def renamed(source: StateRegistry, rules: Rules) -> Renamed:
     dead = ready.rules.unused((*source.native_order, *source.aliases, *source.opaque, *paths), ())
     if dead:
         raise errors.RuleError(f"{'; '.join(dead)}: matches nothing", keys=dead, hint="mend or delete the rule")
-    names = {key: _name(ready.rules, key) for key in source.native_order if not ready.rules.drops_source(key)}
-    aliases = {
-        _name(ready.rules, alias): names[key]
-        for alias, key in source.aliases.items()
-        if key in names and not ready.rules.drops_source(alias)
-    }
-    taken: dict[str, str] = {}
-    for key, name in names.items():
-        keys.split(name)
-        if taken.setdefault(name, key) != key or name in aliases:
-            message = f"the rules give {taken[name]!r} and another entry the name {name!r}"
-            raise errors.RuleError(message, keys=(taken[name], key), hint="make one of them narrower")
+    names, aliases, moved = _named(source, ready.rules)
     keys.check_prefix_free([*names.values(), *aliases])
     homes = {name: key for key, name in names.items()}
     made = Derived(
@@ -71,7 +61,37 @@ def renamed(source: StateRegistry, rules: Rules) -> Renamed:
         dialect=source.dialect,
         origin=source.unwrap(),
     )
-    return Renamed(made, homes)
+    return Renamed(made, homes, moved)
+
+
+def _named(source: StateRegistry, rules: Rules) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """The new canonical name of every place that keeps one, the aliases, and every name that changed with its old one.
+
+    A place has all its names left: it is listed under the least of the new ones, and gone only when all are dropped.
+
+    Raises:
+        RuleError: two names become one. KeyPathError: a name that is no key.
+    """
+    groups: dict[str, list[str]] = {key: [key] for key in source.native_order}
+    for alias, key in source.aliases.items():
+        groups[key].append(alias)
+    names: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    moved: dict[str, str] = {}
+    for key, members in groups.items():
+        left = {old: _name(rules, old) for old in members if not rules.drops_source(old)}
+        for old, new in left.items():
+            keys.split(new)
+            if taken.setdefault(new, old) != old:
+                message = f"the rules give {taken[new]!r} and another entry the name {new!r}"
+                raise errors.RuleError(message, keys=(taken[new], old), hint="make one of them narrower")
+            if new != old:
+                moved[old] = new
+        if left:
+            names[key] = min(left.values())
+            aliases |= {new: names[key] for new in left.values() if new != names[key]}
+    return names, aliases, moved
 
 
 def _name(rules: Rules, key: str) -> str:

@@ -80,10 +80,10 @@ class Rename:
         return COUNT in names_in(self.source) | names_in(self.target)
 
     def apply(self, path: str) -> str | None:
-        """What it makes of a path, `None` where it does not match or counts.
+        """What it makes of a path, `None` where it does not match or counts, or where a number would be below zero.
 
         Raises:
-            RuleError: the pattern does not parse, or a shifted number would be negative.
+            RuleError: a pattern does not parse.
         """
         return None if self.counts else apply(self.source, self.target, path)
 
@@ -339,16 +339,19 @@ class Rules:
         return replace(self, renames=(*self.renames, *other.renames), drops=(*self.drops, *drops))
 
     def inverse(self) -> Rules:
-        """The rules of the way back."""
+        """The rules of the way back.
+
+        Raises:
+            RuleError: a [[layout]] has no pattern there. `Plan.invert` knows both sides and makes one for each array.
+        """
+        from stateregistry.conversion.rules.inverting import layouts  # lazy: it reads rules
+
         return Rules(
             tuple(Rename(rule.target, rule.source) for rule in self.renames),
             drops=self.keeps,
             keeps=self.drops,
             layers=self.layers,
-            layouts=tuple(
-                Layout(self.rename(rule.source) or rule.source, rule.target_axes, rule.source_axes)
-                for rule in self.layouts
-            ),
+            layouts=layouts(self),
             orders=tuple(
                 Order(rule.axis, rule.target_axes, rule.source_axes, rule.target, rule.source) for rule in self.orders
             ),

@@ -1,28 +1,31 @@
-"""Suggested rules: the shortest renames that pin down the pairing that a plan found, as TOML.
+"""Suggested rules: the few that pin down the pairing that a plan found, as TOML.
 
-Equal ends of two paths are left away, since a rename holds for what lies below it; numbers that run alike become captures,
-and blocks that are counted through become `{count}`. What is suggested is tried: the rules give every layer of the source
-the path that the plan paired it with, or they are not suggested. Reads a plan, no values.
+Equal ends of two paths are left away, since a rename holds for what lies below it; numbers that run alike become captures, and
+blocks that are counted through become `{count}`. What is suggested is tried: it is planned once more, and what is refused or
+gives another move is not suggested. What the caller's rules say beside their renames stays. Reads a plan, no values.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
+from stateregistry.conversion.rules.generalising import form, general, generalised, pattern_of, strict
+from stateregistry.conversion.rules.patterns import covers
 from stateregistry.conversion.rules.prepare import prepared
-from stateregistry.conversion.rules.rules import COUNT, Rename, Rules
+from stateregistry.conversion.rules.rules import Join, Layout, Rename, Rules, Settle, Split
+from stateregistry.conversion.rules.taken import taken_apart
+from stateregistry.conversion.rules.writing import toml
 from stateregistry.errors import RuleError
 
 if TYPE_CHECKING:
-    from stateregistry.conversion.planning.plan import Plan
+    from stateregistry.conversion.planning.plan import Move, Plan
     from stateregistry.conversion.side import Side
 
-_NUMBER = re.compile(r"\d+")
-#: Names of captures, in the order of the numbers of a path.
-_NAMES = "ijklmnop"
+#: So often rules that are refused are left out and the rest is tried again.
+_AGAIN: Final = 8
 
 
 def suggest(plan: Plan) -> str:
@@ -34,41 +37,99 @@ def suggest(plan: Plan) -> str:
     """
     pairs = paired(plan)
     foreign = {source: target for source, target in pairs.items() if source != target}
-    renames = _checked(_generalised(_shortened(foreign, pairs)), pairs, plan)
-    tables = [f"[[rename]]\nsource = {_quoted(rule.source)}\ntarget = {_quoted(rule.target)}\n" for rule in renames]
-    tables += [
-        f"[[layer]]  # names and shapes alone say so: look at it\npath = {_quoted(path)}\nkind = {_quoted(kind)}\n"
-        for path, kind in _settled(plan)
-    ]
-    return "\n".join(tables)
+    rows = _checked(generalised(_shortened(foreign, pairs)), pairs, plan)
+    plain = [(rule, [rule]) for rule in (Rename(*pair) for pair in foreign.items())]
+    bare = replace(plan.rules, renames=(), where="")
+    beside = replace(bare, layers=(*plan.rules.layers, *_settled(plan)))
+    splits, joins = _parts(plan, beside)
+    whole = replace(beside, layouts=(*beside.layouts, *_laid_out(plan)), splits=splits, joins=joins)
+    for some, rest in ((rows, whole), (rows, beside), (rows, bare), (plain, whole), (plain, beside), (plain, bare)):
+        found = _tried(some, rest, plan)
+        if found is not None:
+            return toml(found, doubtful=("layer", "layout", "split", "join"))
+    return toml(plan.rules)  # what the caller said gave the plan
 
 
-def _settled(plan: Plan) -> list[tuple[str, str]]:
-    """Pattern and kind of the layers of the source that the plan assumes to be of a kind, one for paths of one form."""
-    assumed = {feed.key for move in plan.moves if move.grade == "assumption" for feed in move.sources}
+def _settled(plan: Plan) -> list[Settle]:
+    """The layers of the source that the plan assumes to be of a kind, one rule for paths of one form."""
+    read = {
+        side.canonical(key) or key
+        for side in (plan.source, plan.target)
+        for layer in side.layers
+        if layer.inferred
+        for key in layer.roles.values()
+    }
+    assumed = {
+        feed.key
+        for move in plan.moves
+        if move.grade == "assumption"
+        for feed in move.sources
+        if feed.key in read or move.target in read
+    }
     forms: dict[tuple[str, str], list[str]] = {}
     others: set[str] = set()
     for layer in plan.source.layers:
-        form = _NUMBER.sub("#", layer.path)
         if assumed.isdisjoint(layer.roles.values()):
-            others.add(form)
+            others.add(form(layer.path))
         else:
-            forms.setdefault((form, layer.kind), []).append(layer.path)
-    kinds = Counter(form for form, _ in forms)
-    found: list[tuple[str, str]] = []
-    for (form, kind), paths in forms.items():
-        running = [number for number, column in enumerate(_numbers(paths)) if len(set(column)) > 1]
-        if form in others or kinds[form] > 1 or len(running) > len(_NAMES):
-            found += [(path, kind) for path in paths]
-        else:
-            found.append(
-                (_filled(paths[0], {at: f"{{{name}}}" for at, name in zip(running, _NAMES, strict=False)}), kind)
-            )
+            forms.setdefault((form(layer.path), layer.kind), []).append(layer.path)
+    kinds = Counter(name for name, _ in forms)
+    found: list[Settle] = []
+    for (name, kind), paths in forms.items():
+        pattern = pattern_of(paths) if name not in others and kinds[name] == 1 else None
+        found += [Settle(pattern, kind)] if pattern is not None else [Settle(path, kind) for path in paths]
     return found
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _laid_out(plan: Plan) -> list[Layout]:
+    """The arrays of no layer whose axes the plan assumes to be in one order on both sides."""
+    inside = [
+        {side.canonical(key) or key for layer in side.layers for key in layer.roles.values()}
+        for side in (plan.source, plan.target)
+    ]
+    forms: dict[tuple[str, str, str], list[str]] = {}
+    for move in plan.moves:
+        if move.op != "copy" or move.grade != "assumption" or len(move.sources) != 1:
+            continue
+        feed = move.sources[0]
+        if feed.key in inside[0] or move.target in inside[1] or feed.part:
+            continue
+        own = " ".join(f"a{number}" for number in range(len(plan.source.entries[feed.key].shape)))
+        mark = form(feed.key), feed.axes or own, move.axes or own
+        forms.setdefault(mark, []).append(feed.key)
+    found = []
+    for (_, left, right), keys in forms.items():
+        pattern = pattern_of(keys)
+        met = sum(covers(pattern, key) for key in plan.source.names) if pattern is not None else 0
+        names = [pattern] if pattern is not None and met == len(keys) else keys
+        found += [Layout(name, left, right) for name in names]
+    return found
+
+
+def _parts(plan: Plan, said: Rules) -> tuple[tuple[Split, ...], tuple[Join, ...]]:
+    """Layers that are taken apart, by rules or without: the rules that say so."""
+    splits = [Split(path, axis, axes, targets) for path, axis, axes, targets in _alike(taken_apart(plan, 0))]
+    joins = [Join(sources, axis, axes, path) for path, axis, axes, sources in _alike(taken_apart(plan, 1))]
+    return said.splits or tuple(splits), said.joins or tuple(joins)
+
+
+def _alike(
+    found: Iterable[tuple[str, str, str, tuple[str, ...]]],
+) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """Layers that were taken apart alike, those of one form under one pattern."""
+    groups: dict[object, list[tuple[str, str, str, tuple[str, ...]]]] = {}
+    for row in found:
+        groups.setdefault((form(row[0]), row[1], row[2], tuple(map(form, row[3]))), []).append(row)
+    made = []
+    for rows in groups.values():
+        _, axis, axes, others = rows[0]
+        rules = [general([(row[0], row[3][place]) for row in rows]) for place in range(len(others))] if rows[1:] else []
+        names = {rule.source if rule is not None and not rule.counts else None for rule in rules}
+        if len(names) == 1 and (name := names.pop()) is not None:
+            made.append((name, axis, axes, tuple(rule.target for rule in rules if rule is not None)))
+        else:
+            made += rows
+    return made
 
 
 def paired(plan: Plan) -> dict[str, str]:
@@ -99,7 +160,7 @@ def _owners(side: Side) -> dict[str, str]:
             found.setdefault(canonical, set()).add(layer.path)
             if canonical == key:
                 own.setdefault(key, set()).add(layer.path)
-    best = {key: paths if len(paths) == 1 else own.get(key, paths) for key, paths in found.items()}
+    best = {key: own.get(key, paths) for key, paths in found.items()}
     return {key: next(iter(paths)) for key, paths in best.items() if len(paths) == 1}
 
 
@@ -123,104 +184,79 @@ def _shortened(foreign: Mapping[str, str], pairs: Mapping[str, str]) -> dict[str
     return found
 
 
-# -------------------------------------------------------------------- numbers
-
-
-def _generalised(pairs: Mapping[str, str]) -> list[tuple[Rename, list[Rename]]]:
-    """Renames with captures, each with the plain ones that it stands for."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for source, target in pairs.items():
-        groups.setdefault((_NUMBER.sub("#", source), _NUMBER.sub("#", target)), []).append((source, target))
-    found: list[tuple[Rename, list[Rename]]] = []
-    for group in groups.values():
-        plain = [Rename(source, target) for source, target in group]
-        rule = general(group) if len(group) > 1 else None
-        found += [(rule, plain)] if rule is not None else [(each, [each]) for each in plain]
-    return found
-
-
-def _numbers(paths: Iterable[str]) -> list[tuple[int, ...]]:
-    """Position by position, the numbers in paths of one form."""
-    return list(zip(*((int(text) for text in _NUMBER.findall(path)) for path in paths), strict=True))
-
-
-def general(group: Sequence[tuple[str, str]]) -> Rename | None:
-    """One rename for pairs of paths of one form, `None` where their numbers do not run alike."""
-    left, right = _numbers(source for source, _ in group), _numbers(target for _, target in group)
-    running = [number for number, column in enumerate(left) if len(set(column)) > 1]
-    fields_left: dict[int, str] = {}
-    fields_right: dict[int, str] = {}
-    names = iter(_NAMES)
-    for place, column in enumerate(right):
-        if len(set(column)) == 1:
-            continue
-        same = [
-            number
-            for number in running
-            if number not in fields_left and len({a - b for a, b in zip(left[number], column, strict=True)}) == 1
-        ]
-        if not same:
-            return _counted(group, left, right)
-        shift = column[0] - left[same[0]][0]
-        name = next(names, "")
-        if not name:
-            return None
-        fields_left[same[0]] = f"{{{name}}}" if shift >= 0 else f"{{{name}+{-shift}}}"
-        fields_right[place] = f"{{{name}}}" if shift <= 0 else f"{{{name}+{shift}}}"
-    if set(fields_left) != set(running):
-        return _counted(group, left, right)
-    return Rename(_filled(group[0][0], fields_left), _filled(group[0][1], fields_right))
-
-
-def _counted(
-    group: Sequence[tuple[str, str]], left: Sequence[tuple[int, ...]], right: Sequence[tuple[int, ...]]
-) -> Rename | None:
-    """A rename that counts, where one side has a single number that runs through what the other has in several."""
-    for several, single, back in ((left, right, False), (right, left, True)):
-        running = [number for number, column in enumerate(several) if len(set(column)) > 1]
-        through = [number for number, column in enumerate(single) if len(set(column)) > 1]
-        if len(through) != 1 or not 2 <= len(running) <= len(_NAMES):
-            continue
-        order = sorted(range(len(group)), key=lambda at: tuple(column[at] for column in several))
-        counts = [single[through[0]][at] for at in order]
-        if counts != list(range(counts[0], counts[0] + len(counts))):
-            continue
-        fields = {number: f"{{{name}}}" for number, name in zip(running, _NAMES, strict=False)}
-        count = {through[0]: f"{{{COUNT}+{counts[0]}}}" if counts[0] else f"{{{COUNT}}}"}
-        source, target = group[0]
-        if back:
-            return Rename(_filled(source, count), _filled(target, fields))
-        return Rename(_filled(source, fields), _filled(target, count))
-    return None
-
-
-def _filled(path: str, fields: Mapping[int, str]) -> str:
-    """A path with captures in the place of some of its numbers."""
-    numbers = iter(range(path.count("") + 1))
-    return _NUMBER.sub(lambda match: fields.get(next(numbers), match.group()), path)
-
-
 # -------------------------------------------------------------------- trying them
 
-
-def _checked(found: Sequence[tuple[Rename, list[Rename]]], pairs: Mapping[str, str], plan: Plan) -> list[Rename]:
-    """The renames that give exactly what is wanted: a general one that does not is replaced by the plain ones."""
-    chosen = [[rule] if rule in plain or _holds([rule], pairs, plan, whole=False) else plain for rule, plain in found]
-    flat = [rule for rules in chosen for rule in rules]
-    if _holds(flat, pairs, plan, whole=True):
-        return flat
-    exact = [Rename(source, target) for source, target in pairs.items() if source != target]
-    return exact if _holds(exact, pairs, plan, whole=True) else []
+Rows = Sequence[tuple[Rename, list[Rename]]]
 
 
-def _holds(renames: Sequence[Rename], pairs: Mapping[str, str], plan: Plan, *, whole: bool) -> bool:
-    """Whether renames say nothing wrong about any path that was paired, and, if `whole`, say all that has to be said."""
+def _checked(found: Rows, pairs: Mapping[str, str], plan: Plan) -> list[tuple[Rename, list[Rename]]]:
+    """The renames that say nothing wrong of what was paired: a general one that does is replaced by the plain ones."""
+    chosen: list[tuple[Rename, list[Rename]]] = []
+    for rule, plain in found:
+        ways = [] if rule in plain else [rule, *([strict(rule)] if strict(rule) != rule else [])]
+        way = next((one for one in ways if _holds([one], pairs, plan)), None)
+        chosen += [(way, plain)] if way is not None else [(each, [each]) for each in plain]
+    return chosen
+
+
+def _holds(renames: Sequence[Rename], pairs: Mapping[str, str], plan: Plan) -> bool:
+    """Whether renames say nothing wrong about any path that was paired."""
     try:
         rules = prepared(plan.source, plan.target, Rules(tuple(renames))).rules
-        said = {path: rules.rename(path) for path in pairs}
         open_ = {path for problem in plan.problems for path, _ in problem.candidates} - pairs.keys()
         if any(rules.rename(path) is not None for path in open_):
             return False  # of what is still asked, no answer that was given elsewhere says anything
+        return all(rules.rename(path) in (None, target) for path, target in pairs.items())
     except RuleError:
         return False
-    return all(new == pairs[path] or (new is None and (not whole or path == pairs[path])) for path, new in said.items())
+
+
+def _tried(rows: Rows, beside: Rules, plan: Plan) -> Rules | None:
+    """These rules, without those that are refused or change a move; `None` where that leads nowhere."""
+    from stateregistry.conversion.planning.planner import make  # lazy: the planner reads rules
+
+    wanted, told = _carried(plan), {(problem.problem, problem.keys) for problem in plan.problems}
+    left = list(rows)
+    for _ in range(_AGAIN):
+        rules = replace(beside, renames=tuple(rule for rule, _ in left))
+        try:
+            again = make(
+                plan.source, plan.target, rules=rules, allow=plan.allow, dtype=plan.dtype, residual=plan.residual
+            )
+        except RuleError as error:
+            wrong: Collection[str] = error.keys
+        else:
+            moved = _carried(again)
+            fits = wanted == moved if plan.ok else wanted <= moved
+            if fits and len(again.problems) <= len(plan.problems):
+                return rules
+            differing = [move for move in (*plan.moves, *again.moves) if _mark(move) in wanted ^ moved]
+            wrong = {key for move in differing for key in move.keys}
+            wrong |= {key for one in again.problems if (one.problem, one.keys) not in told for key in one.keys}
+        fewer = [row for rule, plain in left for row in _without(rule, plain, wrong)]
+        if len(fewer) == len(left) and [rule for rule, _ in fewer] == [rule for rule, _ in left]:
+            return None
+        left = fewer
+    return None
+
+
+def _without(rule: Rename, plain: list[Rename], wrong: Collection[str]) -> list[tuple[Rename, list[Rename]]]:
+    """A rename, or of one that speaks of something wrong the plain ones that do not."""
+    if not _speaks(rule, wrong):
+        return [(rule, plain)]
+    return [(each, [each]) for each in plain if rule != each and not _speaks(each, wrong)]
+
+
+def _speaks(rule: Rename, keys: Collection[str]) -> bool:
+    return any(covers(rule.source, key) or covers(rule.target, key) for key in keys)
+
+
+def _carried(plan: Plan) -> set[object]:
+    return {_mark(move) for move in plan.moves if move.op in ("copy", "sum", "compute")}
+
+
+def _mark(move: Move) -> object:
+    """What a move does, whatever it rests on; one pattern on both sides says no more than none."""
+    fed = tuple((feed.key, feed.axes, feed.part, feed.into) for feed in move.sources)
+    plain = len(fed) == 1 and fed[0][1:] == (move.axes, "", "")
+    return move.op, move.target, fed[0][0] if plain else fed, "" if plain else move.axes, move.cast, move.zeros

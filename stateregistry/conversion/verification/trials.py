@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -27,6 +27,7 @@ from stateregistry.errors import AmbiguousAlignment, PlanError, StateError, Unsu
 from stateregistry.layers import axes
 
 if TYPE_CHECKING:
+    from stateregistry.conversion.planning.plan import PlanProblem
     from stateregistry.conversion.verification.gaps import Gap
     from stateregistry.layers.calls import Call
     from stateregistry.layers.vocabulary import Layer
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 MOST: Final = 64
 #: A candidate that is this many times too far off might be right after all: neither it nor another is taken.
 _CLEAR: Final = 10.0
+#: A share of their scale that outputs may differ by through rounding alone, in models of low precision.
+_ROUGH: Final = 0.02
 _SHOWN: Final = 12
 #: Problems that the caller has to accept by name, whatever is paired.
 _LEAVE: Final = ("choice", "lossy", "assumption")
@@ -47,12 +50,16 @@ Forward = tuple[Callable[..., Any], Callable[..., Any], Any]
 @final
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """A candidate: the renames that it says, its plan, and what came of it. `gap` is `None` where it could not be tried."""
+    """A candidate: the renames that it says, its plan, what came of it, and how images are flattened in it.
+
+    `gap` is `None` where it could not be tried.
+    """
 
     answers: tuple[Rename, ...]
     plan: Plan
     gap: Gap | None = None
     why: str = ""
+    how: str = ""
 
     def agrees(self, tolerance: float) -> bool:
         """Whether it was tried and its outputs are those of the source."""
@@ -60,6 +67,7 @@ class _Tried:
 
     def __str__(self) -> str:
         said = ", ".join(f"{one.source} -> {one.target}" for one in self.answers) or "the plan as it is"
+        said += f", {self.how}" if self.how else ""
         return f"{said}: {self.why or f'outputs differ by {self.gap}'}"
 
 
@@ -87,47 +95,90 @@ def decided(
     source, _, inputs = forward
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     asked = planned(rules)
-    if there is not None:
-        planned = _in_plain_order(planned)
-    first = planned(rules) if flatten.plain(asked.problems) else asked
+    every: list[_Tried] = []
+    for way in _ORDERS if there is not None else _ORDERS[:1]:
+        orders = way.orders(asked.problems)
+        if every and len(orders) < len(flatten.plain(asked.problems)):
+            break
+        ordered = _in_order(planned, way.orders) if there is not None else planned
+        first = ordered(rules) if orders and there is not None else asked
+        bench, tried, followed = _tries(first, ordered, rules, here, there, forward, args, source, tolerance)
+        every += [replace(one, how=way.how if orders else "") for one in tried]
+        agreeing = [one for one in tried if one.agrees(tolerance)]
+        if agreeing or not orders or there is None:
+            break
+    if not agreeing:
+        why = "the outputs of none of them agree" if first.problems else "the outputs do not agree"
+        _refuse(asked, every, f"{why}{_stands_out(every, tolerance)}")
+    near = [one for one in every if one.gap is not None and tolerance < one.gap.share <= _CLEAR * tolerance]
+    if near:
+        _refuse(asked, every, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
+    supposed = _supposed(agreeing[0].plan, rules)
+    blind = bench.blind(agreeing, tolerance, followed.found.tried if followed is not None else ())
+    blind += bench.unordered(agreeing[0].plan, supposed, tolerance)
+    if blind:
+        _refuse(asked, every, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
+    return _told(agreeing, followed.found.tied if followed is not None else frozenset(), supposed, way.says)
+
+
+def _tries(
+    first: Plan,
+    planned: Callable[[Rules], Plan],
+    rules: Rules,
+    here: StateRegistry,
+    there: StateRegistry | None,
+    forward: Forward,
+    args: tuple[Any, ...],
+    source: Callable[..., Any],
+    tolerance: float,
+) -> tuple[_Bench, list[_Tried], _Followed | None]:
+    """What comes of the candidates of a plan, and what activations said of them."""
     followed = _followed(first, planned, rules, here, there, forward, tolerance)
     if followed is None:
         candidates = list(_candidates(first, planned, rules))
         bench = _Bench(here, there, forward[1], args, source(*args))
-        tried = [bench.tried(one) for one in candidates]
-    else:
-        bench = _Bench(here, there, forward[1], args, followed.expected)
-        tried = _borne_out(first, planned, rules, bench, followed)
-        if not any(one.agrees(tolerance) for one in tried):
-            again = _followed(first, planned, rules, here, there, forward, tolerance, alike=False)
-            if again is not None and again.found.answers != followed.found.answers:
-                followed, tried = again, _borne_out(first, planned, rules, bench, again)
-        if not any(one.agrees(tolerance) for one in tried):
-            # Activations may have said nothing, or something wrong: few candidates are all tried.
-            with contextlib.suppress(AmbiguousAlignment):
-                tried = [bench.tried(one) for one in list(_candidates(first, planned, rules))]
-                followed = None
-    agreeing = [one for one in tried if one.agrees(tolerance)]
-    if not agreeing:
-        _refuse(asked, tried, "the outputs of none of them agree" if first.problems else "the outputs do not agree")
-    near = [one for one in tried if one.gap is not None and tolerance < one.gap.share <= _CLEAR * tolerance]
-    if near:
-        _refuse(asked, tried, f"some are not clearly right or wrong: see tolerance, which is {tolerance:g}")
-    blind = bench.blind(agreeing, tolerance, followed.found.tried if followed is not None else ())
-    blind += bench.unordered(agreeing[0].plan, _supposed(agreeing[0].plan, rules), tolerance)
-    if blind:
-        _refuse(asked, tried, f"the outputs for these inputs do not depend on {', '.join(blind)}: give other inputs")
-    return _told(
-        agreeing, followed.found.tied if followed is not None else frozenset(), _supposed(agreeing[0].plan, rules)
-    )
+        return bench, [bench.tried(one) for one in candidates], None
+    bench = _Bench(here, there, forward[1], args, followed.expected)
+    tried = _borne_out(first, planned, rules, bench, followed)
+    if not any(one.agrees(tolerance) for one in tried):
+        again = _followed(first, planned, rules, here, there, forward, tolerance, alike=False)
+        if again is not None and again.found.answers != followed.found.answers:
+            followed, tried = again, _borne_out(first, planned, rules, bench, again)
+    if not any(one.agrees(tolerance) for one in tried):
+        # Activations may have said nothing, or something wrong: few candidates are all tried.
+        with contextlib.suppress(AmbiguousAlignment):
+            return bench, [bench.tried(one) for one in list(_candidates(first, planned, rules))], None
+    return bench, tried, followed
 
 
-def _in_plain_order(planned: Callable[[Rules], Plan]) -> Callable[[Rules], Plan]:
-    """Plans in which what may be a flattened image is none: its numbers come in one order. Outputs decide whether they do."""
+@final
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One order in which the numbers of all that may be a flattened image come.
+
+    Attributes:
+        orders: the rules of problems that say so. how: said of a candidate. says: of what agreed.
+    """
+
+    orders: Callable[[Iterable[PlanProblem]], list[tuple[PlanProblem, Order]]]
+    how: str
+    says: str
+
+
+_ORDERS: Final = (
+    _Way(flatten.plain, "flattened in one order", "its numbers come in one order on both sides"),
+    _Way(flatten.moved, "flattened with the channels elsewhere", "it is a flattened image with its channels elsewhere"),
+)
+
+
+def _in_order(
+    planned: Callable[[Rules], Plan], said: Callable[[Iterable[PlanProblem]], list[tuple[PlanProblem, Order]]]
+) -> Callable[[Rules], Plan]:
+    """Plans in which all that may be a flattened image is flattened in one way. Outputs decide whether it is."""
 
     def plan(rules: Rules) -> Plan:
         made = planned(rules)
-        orders = tuple(order for _, order in flatten.plain(made.problems))
+        orders = tuple(order for _, order in said(made.problems))
         return planned(replace(rules, orders=(*rules.orders, *orders))) if orders else made
 
     return plan
@@ -204,7 +255,7 @@ def _candidates(
         others = [problem for problem in plan.problems if not problem.answers]
         hard = [problem for problem in others if problem.problem not in _LEAVE]
         if others and (not answers or not (hard or questions)):
-            plan.require()
+            _require(plan, others)
         if hard:
             yield _Tried(answers, plan, why=f"cannot be: {hard[0]}")
             continue
@@ -224,6 +275,20 @@ def _candidates(
                 )
             more = (*answers, Rename(*says))
             queue.append((more, planned(replace(rules, renames=(*rules.renames, *more[len(known) :])))))
+
+
+def _require(plan: Plan, others: Sequence[PlanProblem]) -> None:
+    """Raise what is wrong beside the questions that a forward pass answers, and say that it was not run."""
+    try:
+        plan.require()
+    except PlanError as error:
+        kinds = ", ".join(dict.fromkeys(problem.problem for problem in others))
+        message = (
+            f"{error.message}\n  forward= was not run: it tells apart what may be one another, and of the problems here "
+            f"{len(others)} ({kinds}) are none of that"
+        )
+        hint = "settle these with rules, or allow them, and give forward= again"
+        raise type(error)(message, plan=plan, keys=error.keys, hint=hint) from error
 
 
 # -------------------------------------------------------------------- trying
@@ -326,7 +391,7 @@ class _Bench:
         groups = dict(_in_question(plans, [Converted(plan, self.here, self.there) for plan in plans]))
         target = plans[0].target
         for layer in target.layers:
-            if layer.path in tried:
+            if any(covers(path, layer.path) for path in tried):
                 keys = [target.canonical(key) or key for key in layer.roles.values()]
                 groups.setdefault(layer.path or "(the model)", [key for key in keys if target.entries[key].persistent])
         if not groups:
@@ -390,11 +455,11 @@ def _in_question(plans: Sequence[Plan], results: Sequence[Converted]) -> Mapping
 # -------------------------------------------------------------------- the answer
 
 
-def _told(agreeing: Sequence[_Tried], tied: frozenset[str], orders: Sequence[Order]) -> Plan:
+def _told(agreeing: Sequence[_Tried], tied: frozenset[str], orders: Sequence[Order], says: str) -> Plan:
     """The plan of the first that agrees, with what it rests on."""
     one = agreeing[0]
     if orders:
-        plain = f"; its numbers come in one order on both sides, as the outputs agree: they differ by {one.gap}"
+        plain = f"; {says}, as the outputs agree: they differ by {one.gap}"
         paths = [order.source for order in orders]
         moves = tuple(
             replace(move, evidence=f"{move.evidence}{plain}")
@@ -419,6 +484,17 @@ def _told(agreeing: Sequence[_Tried], tied: frozenset[str], orders: Sequence[Ord
         for move in one.plan.moves
     )
     return replace(one.plan, moves=moves)
+
+
+def _stands_out(tried: Sequence[_Tried], tolerance: float) -> str:
+    """What to say of a candidate that is not near enough, and much nearer than every other."""
+    gaps_ = sorted((one.gap for one in tried if one.gap is not None), key=lambda gap: gap.share)
+    if len(gaps_) < 2 or gaps_[0].share > _ROUGH or gaps_[0].share * _CLEAR > gaps_[1].share:
+        return ""
+    return (
+        f", and the first is nearer than any other by far: if {gaps_[0]} is what rounding makes in these models, say so with "
+        f"tolerance=, which is {tolerance:g}"
+    )
 
 
 def _refuse(plan: Plan, tried: Sequence[_Tried], why: str) -> None:

@@ -1,0 +1,91 @@
+"""Beside: what stands closest to a pair that is decided, on both sides.
+
+Closeness is a container in common, words in common, or a number in common. Both sides have to be close in the same, and all
+decided pairs have to agree; numbers say something of a neighbour only where both sides count the same from the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from stateregistry.alignment.containers import Item, Tied, in_order, name_of
+from stateregistry.alignment.lexicon import SIDES, similarity
+from stateregistry.alignment.model import View, is_automatic
+
+#: Above this many candidates nothing is told by what stands beside it.
+BESIDE: Final = 12
+
+Nearness = tuple[int, float, bool]
+
+
+def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
+    """How much of their path is the same, how many words, and whether their number is."""
+    depth = 0
+    for one, two in zip(item.same[:-1], anchor.same[:-1], strict=False):
+        if one != two:
+            break
+        depth += 1
+    shared = similarity(item.raw, anchor.raw) if words else 0.0
+    # A number says something beside the same number only: further away, or in a list, it counts something else.
+    siblings = item.same[:-1] == anchor.same[:-1] and bool(item.path) and bool(anchor.path)
+    if siblings and item.path[-1].apart and anchor.path[-1].apart and item.path[-1].stem == anchor.path[-1].stem:
+        return depth + 1, shared, False
+    siblings = siblings and item.path[-1].apart is anchor.path[-1].apart
+    return (depth, shared, siblings and bool(item.numbers) and item.numbers == anchor.numbers)
+
+
+def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, bool] | None:
+    """The one strictly closest to an anchor, and whether by its container or by words: else it is by a number alone."""
+    near = [_nearness(item, anchor, words=words) for item in items]
+    scores = [depth + 0.5 * shared + 0.4 * number for depth, shared, number in near]
+    best = max(scores)
+    at = scores.index(best)
+    if scores.count(best) > 1 or best <= 0:
+        return None
+    others = [one for n, one in enumerate(near) if n != at]
+    depth, shared = (max((one[0] for one in others), default=0), max((one[1] for one in others), default=0.0))
+    return items[at], near[at][0] > depth or near[at][1] > shared  # what all of them share says nothing of one
+
+
+def beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View) -> list[Tied]:
+    """What stands closest to a decided one on both sides, if all that are decided agree.
+
+    Both have to be close in the same: a word that one shares with its neighbour says nothing of a number on the other side.
+    A number that runs against the order of its side says nothing of a neighbour's.
+    """
+    found: dict[int, Tied] = {}
+    taken: dict[int, Tied] = {}
+    words = not any(item.words & SIDES for item in (*xs, *ys))
+    for anchor in anchors:
+        one, two = (_closest(xs, anchor.source, words=words), _closest(ys, anchor.target, words=words))
+        if one is None or two is None or one[1] is not two[1]:
+            continue
+        if not one[1] and len(one[0].numbers) != len(two[0].numbers):
+            continue  # one counts what a block holds, the other blocks
+        if not one[1] and _rank(one[0], xs) != _rank(two[0], ys):
+            continue  # counted from elsewhere on one side: the same number is another one
+        if not one[1] and not (_runs(one[0], xs, source) and _runs(two[0], ys, target)):
+            continue
+        x, y = one[0], two[0]
+        text = f"beside {name_of(anchor.source)} = {name_of(anchor.target)}"
+        # Of layers that were counted as they were made a number says no more than what decided that of the neighbour.
+        made_so = x.single and y.single and any(is_automatic(item.units[0]) for item in (x, y))
+        counted = not one[1] and anchor.grade != "certain" and made_so
+        made = Tied(x, y, text, anchor.grade, counted=counted, leaf=counted)
+        for known in (found.get(id(x)), taken.get(id(y))):
+            if known is not None and (known.source is not x or known.target is not y):
+                return []
+        if id(x) not in found or anchor.grade == "certain":
+            found[id(x)] = taken[id(y)] = made
+    return list(found.values())
+
+
+def _runs(item: Item, items: Sequence[Item], view: View) -> bool:
+    """Whether those of the name of an item are declared or called in the order of their numbers."""
+    return in_order(sorted((one for one in items if one.stems == item.stems), key=lambda one: one.numbers), view)
+
+
+def _rank(item: Item, items: Sequence[Item]) -> int:
+    """Which of those of its name an item is."""
+    return sum(other.numbers < item.numbers for other in items if other.stems == item.stems)

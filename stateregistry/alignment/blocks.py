@@ -1,0 +1,188 @@
+"""Blocks: which block a layer is of, where one side has containers and the other has flat names with the block's number.
+
+`blocks/0/ln1` and `time_norm_0` are of one block if what is paired already says that `blocks/{n}` is `time_mixing_{n}`, and if
+`time_norm` has the numbers of `time_mixing` beside it. A class is divided only as a whole: every block has to have as many on
+both sides, and what is in no block too. Which is which inside of a block is for `ties` to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.model import View
+from stateregistry.alignment.population import Population
+
+#: So many blocks have to be paired before their number says anything.
+_LEAST: Final = 2
+#: Above so many decided pairs, and so many more for each candidate, nothing is told by them.
+_MOST: Final = 512
+_EACH: Final = 64
+
+#: The first name on the way to an item that has a number, with the names before it.
+_Name = tuple[tuple[tuple[str, int | None], ...], str]
+#: The numbers of every name of a side, and the family of those that count blocks.
+_Ranges = Mapping[_Name, frozenset[int]]
+_Families = dict[_Name, int]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a class has in one block, or outside of all.
+
+    Attributes:
+        inside: it is a block. xs, ys: as many on both sides.
+        anchors: what is decided in it. population: what else it holds.
+    """
+
+    inside: bool
+    xs: Sequence[Item]
+    ys: Sequence[Item]
+    anchors: Sequence[Tied]
+    population: Population
+
+
+def by_block(
+    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View, population: Population
+) -> list[Part]:
+    """A class in parts of one block each, the last what is in none; empty where not all of it can be divided."""
+    if len(xs) < _LEAST or len(anchors) > _MOST + _EACH * len(xs):
+        return []
+    ranges = _ranges(population.items[0], 0, anchors), _ranges(population.items[1], 1, anchors)
+    homes, crossed = _families(ranges, anchors)
+    for side, items in enumerate((xs, ys)):
+        if any((counter := _counter(item)) is not None and counter[0] in crossed[side] for item in items):
+            return []  # what is paired of these blocks runs against their numbers
+    divided = _divided((xs, ys), homes, ranges)
+    blocks = [mark for mark in divided if mark is not None]
+    if len(blocks) < _LEAST or any(len(one) != len(two) for one, two in divided.values()):
+        return []
+    for side, (items, view) in enumerate(((xs, source), (ys, target))):
+        if not _in_turn(items, homes[side], ranges[side], view):
+            return []
+    outer = divided.get(None, ([], []))
+    turns = _turns(xs, outer[0], source), _turns(ys, outer[1], target)
+    if None not in turns and turns[0] != turns[1]:
+        return []  # what is in no block comes before the blocks on one side and after them on the other
+    known: dict[tuple[int, int] | None, list[Tied]] = {}
+    for anchor in anchors:
+        one, two = (_home(anchor.source, homes[0], ranges[0]), _home(anchor.target, homes[1], ranges[1]))
+        if one == two:
+            known.setdefault(one, []).append(anchor)
+    held = _divided(population.items, homes, ranges)
+    return [
+        Part(mark is not None, one, two, known.get(mark, ()), Population(held.get(mark, ((), ()))))
+        for mark, (one, two) in sorted(divided.items(), key=lambda each: (each[0] is None, each[0] or ()))
+    ]
+
+
+def _divided(
+    items: tuple[Sequence[Item], Sequence[Item]], homes: tuple[_Families, _Families], ranges: tuple[_Ranges, _Ranges]
+) -> dict[tuple[int, int] | None, tuple[list[Item], list[Item]]]:
+    """The items of both sides by their blocks; under `None` those that are in none."""
+    found: dict[tuple[int, int] | None, tuple[list[Item], list[Item]]] = {}
+    for side, several in enumerate(items):
+        for item in several:
+            found.setdefault(_home(item, homes[side], ranges[side]), ([], []))[side].append(item)
+    return found
+
+
+def _counter(item: Item) -> tuple[_Name, int] | None:
+    for depth, token in enumerate(item.path):
+        if token.number is not None:
+            return (item.same[:depth], token.stem), token.number
+    return None
+
+
+def _ranges(items: Sequence[Item], side: int, anchors: Sequence[Tied]) -> dict[_Name, frozenset[int]]:
+    """The numbers that every name has in the scope."""
+    found: dict[_Name, set[int]] = {}
+    for item in (*items, *((anchor.source, anchor.target)[side] for anchor in anchors)):
+        counter = _counter(item)
+        if counter is not None:
+            found.setdefault(counter[0], set()).add(counter[1])
+    return {name: frozenset(numbers) for name, numbers in found.items()}
+
+
+def _families(
+    ranges: tuple[_Ranges, _Ranges], anchors: Sequence[Tied]
+) -> tuple[tuple[_Families, _Families], tuple[set[_Name], set[_Name]]]:
+    """The names of either side that count the same blocks, by the number of a family; and those that run against another.
+
+    Two names are of one family if what is decided of them says so for two numbers at least, and for none otherwise; a name of
+    which nothing is decided, if it stands beside one of one family alone and has its numbers.
+    """
+    links: dict[tuple[_Name, _Name], dict[int, int]] = {}
+    crossed: tuple[set[_Name], set[_Name]] = (set(), set())
+    for anchor in anchors:
+        one, two = _counter(anchor.source), _counter(anchor.target)
+        if one is not None and two is not None:
+            both = one[0], two[0]
+            if links.setdefault(both, {}).setdefault(one[1], two[1]) != two[1]:
+                crossed[0].add(one[0])
+                crossed[1].add(two[0])
+    families: tuple[_Families, _Families] = ({}, {})
+    for number, (both, row) in enumerate(links.items()):
+        first, second = (sorted(ranges[side][both[side]]) for side in (0, 1))
+        shift = second[0] - first[0]
+        if len(row) < _LEAST or [i + shift for i in first] != second:
+            continue
+        if any(j - i != shift for i, j in row.items()):
+            crossed[0].add(both[0])
+            crossed[1].add(both[1])
+            continue
+        old = {families[side][name] for side, name in enumerate(both) if name in families[side]}
+        families[0][both[0]] = families[1][both[1]] = number
+        for family in families:
+            family.update({name: number for name, known in family.items() if known in old})
+    for side, family in enumerate(families):
+        for name in crossed[side]:
+            family.pop(name, None)
+        _extend(family, ranges[side], crossed[side])
+    return families, crossed
+
+
+def _extend(family: _Families, ranges: _Ranges, crossed: set[_Name]) -> None:
+    """Add the names that stand beside those of one family and have their numbers."""
+    beside: dict[tuple[object, frozenset[int]], set[int]] = {}
+    for name, number in family.items():
+        beside.setdefault((name[0], ranges[name]), set()).add(number)
+    for name, numbers in ranges.items():
+        found = beside.get((name[0], numbers), set())
+        if name not in family and name not in crossed and len(found) == 1:
+            family[name] = next(iter(found))
+
+
+def _home(item: Item, families: _Families, ranges: _Ranges) -> tuple[int, int] | None:
+    """The family and the place in it of the block that an item is of."""
+    counter = _counter(item)
+    if counter is None or counter[0] not in families:
+        return None
+    return families[counter[0]], counter[1] - min(ranges[counter[0]])
+
+
+def _in_turn(items: Sequence[Item], families: _Families, ranges: _Ranges, view: View) -> bool:
+    """Whether no order contradicts that of the blocks, in anything that several of them hold."""
+    rows: dict[tuple[object, ...], list[tuple[int, Item]]] = {}
+    for item in items:
+        home, counter = _home(item, families, ranges), _counter(item)
+        if home is not None and counter is not None:
+            depth = len(counter[0][0])
+            rows.setdefault((counter[0], item.same[depth + 1 :]), []).append((home[1], item))
+    return all(in_order([item for _, item in sorted(row, key=lambda each: each[0])], view) for row in rows.values())
+
+
+def _turns(items: Sequence[Item], outer: Sequence[Item], view: View) -> tuple[int, ...] | None:
+    """How many items of blocks come before each of those that are in none; `None` where no order is known."""
+    if view.called and all(item.call is not None for item in items):
+        places = {id(item): item.call or 0 for item in items}
+    elif view.ordered:
+        places = {id(item): item.place for item in items}
+    else:
+        return None
+    loose = {id(item) for item in outer}
+    inside = [places[id(item)] for item in items if id(item) not in loose]
+    return tuple(sorted(sum(place < places[id(item)] for place in inside) for item in outer))

@@ -1,0 +1,137 @@
+"""Counting: which of several items is which by their numbers, and by the calls of a side whose names do not count.
+
+Numbers are evidence where nothing but a number of one name sets the items of a side apart, no order that is known contradicts
+them, and both sides count the same. Calls tell norms, and kernels that were counted as modules were made.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+from stateregistry.alignment.colours import Colour
+from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.model import Grade, View, is_automatic
+from stateregistry.alignment.population import Counts, Population
+
+#: More norms than this are more than those of one block.
+_NORMS: Final = 4
+
+
+def chained(xs: Sequence[Item], ys: Sequence[Item]) -> list[tuple[Item, Item]] | None:
+    """Both sides in the order of their numbers, where nothing but a number of one name sets any two of a side apart.
+
+    What comes after that number says no more: blocks may call what they hold as they like.
+    """
+    both = _sorted(xs), _sorted(ys)
+    return list(zip(*both, strict=True)) if _are_counted(both[0]) and _are_counted(both[1]) else None
+
+
+def _counted_apart(one: Item, two: Item) -> bool:
+    """Whether the first step in which two paths differ is one name with two numbers."""
+    for a, b in zip(one.path, two.path, strict=False):
+        if a.same != b.same:
+            return a.stem == b.stem and a.number is not None and b.number is not None
+    return False
+
+
+def by_numbers(
+    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
+) -> tuple[list[Tied], str]:
+    """Pairs in the order of their numbers, and why there are none although both sides are counted."""
+    if not xs or len(xs) != len(ys):
+        return [], ""
+    chain = chained(xs, ys)
+    if chain is None:
+        return [], ""
+    if not in_order([x for x, _ in chain], source) or not in_order([y for _, y in chain], target):
+        return ([], "their numbers contradict the order in which they are declared or called")
+    if _crosswise(chain):
+        return [], "both sides count the same two, one in the other, the other way round"
+    if not _count_alike(_counted_by(xs, population.counts[0]), _counted_by(ys, population.counts[1])):
+        return [], "their names count other layers in another order on either side"
+    return counted(chain, "by number"), ""
+
+
+def _crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
+    """Whether containers are counted by what counts inside of their partners, and their partners by what counts in them.
+
+    `heads/0/layers/1` and `layer_1_head_0`: the first number of one is the second of the other.
+    """
+    x, y = chain[0]
+    if x.single or y.single:
+        return False
+    (mine, inside), (its, within) = _counters(x), _counters(y)
+    return bool(mine) and bool(its) and mine != its and mine in within and its in inside
+
+
+def _counters(item: Item) -> tuple[str, set[str]]:
+    """What a container is counted by, and what counts inside of it; singular and plural are one."""
+    own = next((token.stem for token in reversed(item.path) if token.number is not None), "")
+    depth = item.depth + len(item.path)
+    inner = {token.stem for unit in item.units for token in unit.tokens[depth:] if token.number is not None}
+    return own.removesuffix("s"), {stem.removesuffix("s") for stem in inner}
+
+
+def _counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
+    """Everything that the names of some items count in the scope."""
+    return [each for stems in {item.stems for item in items} for each in counts.get(stems, ())]
+
+
+def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
+    """Whether two names count what both of them count in the same order."""
+    return _called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
+
+
+def _called_alike(rows: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
+    """Whether names count what is on both sides in the order in which the other side has it."""
+    mine = [colour for _, colour in sorted(rows, key=lambda each: each[0])]
+    shared = {*mine} & {*others}
+    return [colour for colour in mine if colour in shared] == [colour for colour in others if colour in shared]
+
+
+def by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
+    """What one side counts, in the order in which the other side calls it.
+
+    Norms, whatever they are called there: a block normalises one after another. Of kernels it is evidence only where they
+    are one name that was counted as modules were made: those with names of their own (gate and up) are called in any order.
+    Numbers that an author gave and that run against the calls are no mistake: these may be equal numbers on both sides.
+    """
+    if not xs or not all(item.single for item in (*xs, *ys)):
+        return []
+    norms = len(xs) <= _NORMS and all(item.vector for item in (*xs, *ys))
+    for side, (own, others, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
+        if not other.called or any(item.call is None for item in others):
+            continue
+        first, made = _sorted(own), _are_counted(_sorted(others))
+        if not _are_counted(first) or not in_order(first, view) or not (norms or made):
+            continue
+        if made and (in_order(_sorted(others), other) or not all(is_automatic(item.units[0]) for item in others)):
+            continue
+        if not _called_alike(_counted_by(own, population.counts[side]), population.calls[1 - side]):
+            continue
+        chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
+        pairs = chain if own is xs else [(y, x) for x, y in chain]
+        evidence = f"{'norms, ' if norms else ''}by number on one side and by call on the other"
+        grade: Grade = "assumption" if made else "numbers"
+        if made:
+            evidence = f"{evidence}, where they were counted as they were made"
+        return [Tied(x, y, evidence, grade, counted=True, leaf=True) for x, y in pairs]
+    return []
+
+
+def _sorted(items: Sequence[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: item.numbers)
+
+
+def _are_counted(items: Sequence[Item]) -> bool:
+    """Whether nothing but a number sets one of them, in their order, apart from the next."""
+    return all(_counted_apart(one, two) for one, two in itertools.pairwise(items))
+
+
+def counted(chain: Sequence[tuple[Item, Item]], evidence: str) -> list[Tied]:
+    """Pairs by number; of single units, if their own numbers differ on either side."""
+    own = [{item.path[-1].number for item in side if item.single and item.path} for side in zip(*chain, strict=True)]
+    leaf = any(len(numbers) > 1 for numbers in own)
+    return [Tied(x, y, evidence, "numbers", counted=True, leaf=leaf) for x, y in chain]
