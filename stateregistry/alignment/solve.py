@@ -12,9 +12,9 @@ from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of, listed_alike
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
-from stateregistry.alignment.population import Population
 from stateregistry.alignment.spelling import Tokens, tokens
 from stateregistry.alignment.ties import tie
 

@@ -14,18 +14,18 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from stateregistry.alignment.analogy import as_counted
-from stateregistry.alignment.beside import BESIDE, beside
-from stateregistry.alignment.blocks import Part, by_block
 from stateregistry.alignment.containers import Item, Tied, in_order, name_of
-from stateregistry.alignment.counting import by_call, by_numbers, chained, counted
-from stateregistry.alignment.habits import by_habit
+from stateregistry.alignment.evidence.analogy import as_counted
+from stateregistry.alignment.evidence.beside import BESIDE, beside
+from stateregistry.alignment.evidence.blocks import Part, by_block
+from stateregistry.alignment.evidence.counting import by_call, by_numbers, chained, counted
+from stateregistry.alignment.evidence.habits import by_habit
+from stateregistry.alignment.evidence.owners import by_owner
+from stateregistry.alignment.evidence.parallel import in_parallel
+from stateregistry.alignment.evidence.population import NOBODY, Population
+from stateregistry.alignment.evidence.sequence import in_sequence
 from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, words_of
 from stateregistry.alignment.model import GRADES, Grade, View, worse
-from stateregistry.alignment.owners import by_owner
-from stateregistry.alignment.parallel import in_parallel
-from stateregistry.alignment.population import NOBODY, Population
-from stateregistry.alignment.sequence import in_sequence
 from stateregistry.alignment.soundness import LEFT
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.

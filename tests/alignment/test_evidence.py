@@ -13,8 +13,8 @@ import toy
 from safetensors.torch import save_file
 
 import stateregistry as sr
-from stateregistry.alignment.analogy import as_counted
 from stateregistry.alignment.containers import Item, Tied
+from stateregistry.alignment.evidence.analogy import as_counted
 from stateregistry.alignment.model import Unit
 from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.plan import Plan

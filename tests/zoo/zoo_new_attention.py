@@ -330,6 +330,7 @@ PAIRS = (
     ),
     Pair(
         "levit-linen", LeViT, lambda: Linen(LinenLevit(), (features(2, 7, 24),)), on_args,
+        allow={"live": ("assumption",)},
         why="one list of two kinds of block against flat names, a norm inside of each layer, a fused qkv on both sides",
     ),
     Pair(

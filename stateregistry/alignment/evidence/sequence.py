@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import View
-from stateregistry.alignment.population import Population
 
 #: Above so many units in a scope nothing is looked at.
 _MOST: Final = 512

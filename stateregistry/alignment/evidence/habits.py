@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.population import Counts, Population
 from stateregistry.alignment.lexicon import SIDES
 from stateregistry.alignment.model import View, is_automatic
-from stateregistry.alignment.population import Counts, Population
 
 _REVERSE: Final = "reverse"
 #: What the norms of a block belong to, in the order in which blocks are written.

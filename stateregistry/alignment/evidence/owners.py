@@ -11,9 +11,9 @@ from typing import Final
 
 from stateregistry.alignment.colours import NORMS
 from stateregistry.alignment.containers import Item, Tied, name_of
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Grade, View, worse
-from stateregistry.alignment.population import Population
 
 _KERNELS: Final = frozenset({"conv", "conv_transpose", "linear"})
 _NORM: Final = frozenset({"norm"})

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import View
-from stateregistry.alignment.population import Population
 
 #: So many blocks have to be paired before their number says anything.
 _LEAST: Final = 2

@@ -12,8 +12,8 @@ from typing import Final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.population import Counts, Population
 from stateregistry.alignment.model import Grade, View, is_automatic
-from stateregistry.alignment.population import Counts, Population
 
 #: More norms than this are more than those of one block.
 _NORMS: Final = 4

@@ -1,0 +1,1 @@
+"""Evidence: what tells layers of one colour apart, a kind in each module; `ties` asks them and weighs what they say."""
