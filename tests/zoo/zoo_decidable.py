@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zoo_header import Header
@@ -74,12 +74,13 @@ def undecidable(how: tuple[str, str], torch: Header, flax: Header, pairs: Pairs,
 def _members(torch: Header, flax: Header, pairs: Pairs, *, typed: bool) -> list[Member]:
     """What is one on both sides. The parts of a fused layer are members with a path below that of the layer."""
     names = [_names(header) for header in (torch, flax)]
+    bare = [_bare(header, {pair[side] for pair in pairs}) for side, header in enumerate((torch, flax))]
     owners = [{**header.owners, **_homes(header)} for header in (torch, flax)]
     layers = [{layer.path: layer for layer in header.layers} for header in (torch, flax)]
     calls = {path: number for number, path in enumerate(layers[1])} if typed and flax.dialect == "flax-linen" else {}
     found = []
     for pair in pairs:
-        paths = [_now(path, known) for path, known in zip(pair, names, strict=True)]
+        paths = [_now(path, known) or lone.get(path) for path, known, lone in zip(pair, names, bare, strict=True)]
         if None in paths:
             continue
         (one, base), (two, its) = (path for path in paths if path is not None)
@@ -98,6 +99,15 @@ def _members(torch: Header, flax: Header, pairs: Pairs, *, typed: bool) -> list[
         homes = owners[0].get(base, base), owners[1].get(its, its)
         found.append(Member(one, two, homes, colour, norm, calls.get(two, calls.get(homes[1]))))
     return found
+
+
+def _bare(header: Header, paired: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Modules of which one array is a layer, with that array: the only one that is not paired as an array."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for new, old in header.native.items():
+        if old not in paired and header.owners[new] == new:
+            found[old.rpartition("/")[0]].append(new)
+    return {path: (arrays[0], arrays[0]) for path, arrays in found.items() if len(arrays) == 1}
 
 
 def _homes(header: Header) -> dict[str, str]:

@@ -29,12 +29,12 @@ Written by `python benchmarks/perturbations.py --page`; not edited by hand."""
 PERTURBED = """## Perturbations
 
 Every pair that converts without rules, with names, order or layers changed at random, in both directions. `headers`: nothing
-but names, shapes and order, as in files; `types`: the layers of the models are known; `forward`: types, and both models are run
-(`sr.convert(..., forward=...)`), on some of the smaller pairs, into a target that holds other values. Right answers are listed
-by the grade of the weakest move. An `assumption` is right, but refused unless it is allowed; `flagged` is a wrong answer that
-only leave for assumptions lets through; `wrong` is one that nothing holds back. Where a layer is missing or a block is there
-twice, to refuse is right. A tree of JAX is sorted by its names, and so it is after a renaming. A layer that is there twice is
-called `_copy`, `_ema` or `_old` of the first.
+but names, shapes and order, as in files, of the pairs that need no rule so; `types`: the layers of the models are known;
+`forward`: types, and both models are run (`sr.convert(..., forward=...)`), on some of the smaller pairs, into a target that
+holds other values. Right answers are listed by the grade of the weakest move. An `assumption` is right, but refused unless it
+is allowed; `flagged` is a wrong answer that only leave for assumptions lets through; `wrong` is one that nothing holds back.
+Where a layer is missing or a block is there twice, to refuse is right. A tree of JAX is sorted by its names, and so it is after
+a renaming. A layer that is there twice is called `_copy`, `_ema` or `_old` of the first.
 
 `families` are those of `transformers`, `others` the pairs with foreign names. `before` is the share of right answers of an
 earlier experiment with headers alone, on 152 families and 51 other pairs. How it chose what to rename is not known but for its

@@ -20,7 +20,7 @@ from zoo_judge import Sample, judge
 from zoo_live import flax_side, torch_side
 from zoo_pairs import TOLERANCE, Pair, difference
 from zoo_perturb import PERTURBATIONS, Perturbation
-from zoo_survey import LIVE, to_flax, to_torch
+from zoo_survey import FILES, LIVE, VARIABLES, to_flax, to_torch
 
 import stateregistry as sr
 from stateregistry.conversion.verification.matching import paired
@@ -36,6 +36,8 @@ OUTCOMES = ("certain", "numbers", "assumption", "refused", "flagged", "wrong")
 @dataclass(frozen=True)
 class Truth:
     """The unperturbed sides of a pair by way and direction: source and target, with the values that are right.
+
+    A pair that needs a rule without its models has no sides by `headers`.
 
     `pairs` are the paths of its layers, and of arrays of no layer, in torch and in Flax, that are one.
     """
@@ -66,7 +68,8 @@ def truth(pair: Pair) -> Truth | None:
     flax = side.registry(there)
     sides = {}
     live = torch_side(pair, side), flax_side(side)
-    for way in WAYS:
+    alone = {VARIABLES, FILES}.isdisjoint(pair.open)
+    for way in WAYS if alone else WAYS[1:]:  # without its models it needs a rule
         typed = way != "headers"
         right = Header.of(flax, typed=typed, live=live[1])
         sides[way, "to Flax"] = Header.of(sr.of(source), typed=typed, live=live[0]), right
@@ -126,6 +129,8 @@ def samples(truths: Sequence[Truth], seed: int, rounds: int = 1) -> Iterator[Sam
     for perturbation in PERTURBATIONS:
         for number, one in enumerate(truths):
             for turn, (way, direction) in enumerate(TURNS):
+                if (way, direction) not in one.sides:
+                    continue
                 for again in range(rounds):
                     made = sample(
                         one, perturbation, way, direction, seed + (number * len(TURNS) + turn) * rounds + again
@@ -137,7 +142,7 @@ def samples(truths: Sequence[Truth], seed: int, rounds: int = 1) -> Iterator[Sam
 def forward_samples(truths: Sequence[Truth], seed: int, each: int = FORWARD) -> Iterator[Sample]:
     """Samples with a forward pass, of the smaller pairs."""
     random = Random(seed)
-    small = [one for one in truths if len(one.sides[TURNS[0]][0].entries) <= SMALL]
+    small = [one for one in truths if len(one.sides[TURNS[1]][0].entries) <= SMALL]
     for perturbation in PERTURBATIONS:
         done = number = 0
         order = random.sample(small, len(small))
