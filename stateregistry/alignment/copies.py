@@ -40,7 +40,9 @@ def paired(
     if found.by_name or not by_structure or _is_whole(found):
         return found, sides
     told = _told(sides[0], anchor)
-    for number in (0, 1):
+    for number, side in enumerate(sides):
+        if not any(_plain(key)[1] for key in side.entries):
+            continue  # views are made anew only where something is called a copy
         fresh = views()
         twice = [(copy, first) for copy, first in copies(fresh[number].units) if copy.path not in told[number]]
         if not twice or copies(fresh[1 - number].units):
@@ -56,10 +58,10 @@ def paired(
 
 def copies(units: Sequence[Unit]) -> list[tuple[Unit, Unit]]:
     """Every unit that is called a copy of another one, with that one."""
-    there = {_plain(unit.path)[0]: unit for unit in units if not _plain(unit.path)[1]}
+    plain = [(unit, *_plain(unit.path)) for unit in units]
+    there = {path: unit for unit, path, copied in plain if not copied}
     found = []
-    for unit in units:
-        path, copied = _plain(unit.path)
+    for unit, path, copied in plain:
         first = there.get(path) if copied else None
         if first is not None and set(first.options) == set(unit.options) and not (unit.spare or first.spare):
             found.append((unit, first))

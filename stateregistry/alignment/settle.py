@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from stateregistry.alignment import parts
-from stateregistry.alignment.colours import NORMS, Colour, array_colour, colour_of
+from stateregistry.alignment.colours import NORMS, Colour, array_colour, colour_of, widths
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import split_words, tokens
@@ -110,7 +110,8 @@ def _lone_scales(view: View, other: View) -> None:
     found: dict[int, list[Unit]] = {}
     for unit in view.units:
         if _is_lone_scale(unit) and not unit.typed and not unit.spare:
-            found.setdefault(int(unit.colour[1]), []).append(unit)  # type: ignore[call-overload]  # the colour of a norm
+            (size,) = widths(unit.colour)
+            found.setdefault(size, []).append(unit)
     mine, theirs = _counts(view), _counts(other)
     for size, units in found.items():
         wanted = array_colour((size,))
