@@ -195,6 +195,8 @@ class _Watch:
         self._activations: dict[str, str] = {}
         self._failed: Any = None  # the innermost module that raised
         self._foreign = 0  # calls inside of an `apply` with variables of its own
+        # What was read by layers, by identity: held, as nothing else may have the identity while the run goes on.
+        self._read: dict[int, tuple[int, Any]] = {}
 
     @property
     def calls(self) -> list[_Call]:
@@ -232,7 +234,7 @@ class _Watch:
             self._failed = module if self._failed is None else self._failed
             raise
         if module.path not in self._found:
-            self._see(module)
+            self._see(module, args[0] if args else None)
         return result
 
     def _remember(self, module: Any) -> None:
@@ -269,7 +271,13 @@ class _Watch:
         around.arrays = _arrays(module)
         return result
 
-    def _see(self, module: Any) -> None:
+    def _reads(self, value: Any) -> int | None:
+        """A number for an array that is read: the same whenever it is the same array."""
+        if not isinstance(value, jax.Array):
+            return None
+        return self._read.setdefault(id(value), (len(self._read), value))[0]
+
+    def _see(self, module: Any, value: Any) -> None:
         changed = sum(step.count("map_variables(") for step in module.scope.debug_path)
         around = self._around[-1] if self._around else None
         if changed != len(self._around) or changed > 1:
@@ -280,6 +288,8 @@ class _Watch:
         if found is None:
             return
         seen, arrays = found[1], _arrays(module)
+        reads = self._reads(value)
+        seen = replace(seen, layers=tuple(replace(one, reads=reads) for one in seen.layers))
         if self._running:
             reverse, keep_order = self._running[-1]
             directed = (recurrent.directed(one, reverse=reverse, keep_order=keep_order) for one in seen.layers)

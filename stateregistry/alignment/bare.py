@@ -7,18 +7,17 @@ Imports the layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, final
 
+from stateregistry.alignment.stacked import Stack, below, in_front
 from stateregistry.layers.infer import candidates, infer_layers
 from stateregistry.layers.vocabulary import Dialect, Layer, Piece
 
 if TYPE_CHECKING:
     from stateregistry.entry import Entry
 
-#: Leaves that are vectors in every layer.
-_VECTORS: Final = frozenset({"scale", "mean", "var"})
 _GATES: Final = {4: "lstm", 3: "gru", 1: "rnn"}
 _MATRIX: Final = "weight_ih_l"
 #: What the direction and the magnitude of a kernel under a weight norm are called, by `torch.nn.utils` in either way.
@@ -35,27 +34,44 @@ class Read:
 
     layers: list[Layer]
     readings: dict[str, dict[str, Layer]] = field(default_factory=dict)
+    #: What the layers of a path rest on, where it is a habit.
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
-def read(entries: Mapping[str, Entry], layers: Sequence[Layer], dialect: Dialect) -> Read:
-    """The layers of a side of which every layer was inferred; any other side keeps its own."""
+def read(
+    entries: Mapping[str, Entry],
+    layers: Sequence[Layer],
+    dialect: Dialect,
+    told: Mapping[str, Stack] | None = None,
+    turned: Collection[str] = (),
+) -> Read:
+    """The layers of a side of which every layer was inferred; any other side keeps its own.
+
+    Args:
+        entries: of the side. layers: that were inferred from them. dialect: in which they are spelled.
+        told: containers that are read as stacks, whatever they show by themselves.
+        turned: paths of kernels without a bias that are those of the convolutions that they transpose.
+    """
     made = Read(list(layers))
     if not all(layer.inferred for layer in layers):
         return made
-    stacks = _stacks(entries)
-    for prefix, length in stacks.items():
-        _unstack(prefix, length, entries, dialect, made)
-    loose = {key: entry for key, entry in entries.items() if not any(_below(key, prefix) for prefix in stacks)}
+    known = told or {}
+    own = {
+        prefix: stack
+        for prefix, stack in in_front(entries).items()
+        if not any(prefix == one or below(prefix, one) or below(one, prefix) for one in known)
+    }
+    stacks = {**known, **own}
+    for prefix, stack in stacks.items():
+        _unstack(prefix, stack, entries, dialect, made)
+    loose = {key: entry for key, entry in entries.items() if not any(below(key, prefix) for prefix in stacks)}
     _replace(made, _heads(loose, dialect, made.layers))
+    _see_named_heads(loose, dialect, made)
     _replace(made, _recurrent(loose, dialect))
     _replace(made, _thirds(loose, dialect))
     _replace(made, _weight_normed(loose))
-    _turn_transposed(loose, dialect, made)
+    _turn_transposed(loose, dialect, made, turned)
     return made
-
-
-def _below(key: str, prefix: str) -> bool:
-    return key.startswith(f"{prefix}/")
 
 
 def _replace(made: Read, new: Iterable[Layer]) -> None:
@@ -70,62 +86,24 @@ def _replace(made: Read, new: Iterable[Layer]) -> None:
 # -------------------------------------------------------------------- stacked layers
 
 
-def _stacks(entries: Mapping[str, Entry]) -> dict[str, int]:
-    """The outermost containers in which every array has one more axis than it should, all of one length in front.
-
-    Vectors tell that, and linears whose bias has an axis that is not that of heads.
-    """
-    lengths: dict[str, set[int]] = {}
-    ranks: dict[str, set[int]] = {}
-    leaves: dict[str, set[str]] = {}
-    for key, entry in entries.items():
-        *steps, leaf = key.split("/")
-        for depth in range(1, len(steps) + 1):
-            prefix = "/".join(steps[:depth])
-            lengths.setdefault(prefix, set()).add(entry.shape[0] if entry.shape else 0)
-            leaves.setdefault(prefix, set()).add(key)
-            if leaf in _VECTORS or (leaf == "bias" and _stacked_linear(key, entry, entries)):
-                ranks.setdefault(prefix, set()).add(len(entry.shape))
-            elif leaf == "bias" and len(entry.shape) == 1:
-                ranks.setdefault(prefix, set()).add(1)
-    found: dict[str, int] = {}
-    for prefix, sizes in lengths.items():
-        if len(sizes) == 1 and ranks.get(prefix) == {2} and not any(_below(prefix, outer) for outer in found):
-            length = next(iter(sizes))
-            if length > 1 and len(leaves[prefix]) > 1:
-                found[prefix] = length
-    return {prefix: size for prefix, size in found.items() if not any(_below(prefix, outer) for outer in found)}
-
-
-def _stacked_linear(key: str, bias: Entry, entries: Mapping[str, Entry]) -> bool:
-    """Whether a kernel and its bias have one more axis each, in front: of heads it would be the last of the kernel."""
-    kernel = entries.get(f"{key.removesuffix('bias')}kernel")
-    if kernel is None or len(kernel.shape) != 3 or len(bias.shape) != 2 or kernel.shape[1:] == bias.shape:
-        return False
-    return (kernel.shape[0], kernel.shape[2]) == bias.shape
-
-
-def _unstack(prefix: str, length: int, entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
+def _unstack(prefix: str, stack: Stack, entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
     """The layers of one stack, one for each index."""
-    inner = {key: replace(e, shape=e.shape[1:]) for key, e in entries.items() if _below(key, prefix)}
+    inner = {key: replace(e, shape=stack.inner(e.shape)) for key, e in entries.items() if below(key, prefix)}
     inside = Read(list(infer_layers(inner, dialect.name)))
     _replace(inside, _heads(inner, dialect, inside.layers))
+    _see_named_heads(inner, dialect, inside)
     keys = {layer.key(piece) for layer in inside.layers for piece in layer.pieces}
     made.layers = [layer for layer in made.layers if keys.isdisjoint(layer.key(piece) for piece in layer.pieces)]
-    parts = "|".join(map(str, range(length)))
     for layer in inside.layers:
         ways = inside.readings.get(layer.path) or candidates(layer, dialect, inner) or {layer.kind: layer}
-        for index in range(length):
-            each = {kind: _one_of(way, parts, index) for kind, way in ways.items()}
+        ranks = {piece.name: len(inner[layer.key(piece)].shape) for piece in layer.pieces}
+        for index in range(stack.length):
+            each = {kind: stack.one_of(way, index, ranks) for kind, way in ways.items()}
             first = each[layer.kind] if layer.kind in each else next(iter(each.values()))
             made.layers.append(first)
             made.readings[first.path] = each
-
-
-def _one_of(layer: Layer, parts: str, index: int) -> Layer:
-    pieces = tuple(replace(piece, axes=f"({parts}:) {piece.axes}", part=str(index)) for piece in layer.pieces)
-    config = {**layer.config, "stacked": True}
-    return replace(layer, path=f"{layer.path}/{index}", base=layer.path, pieces=pieces, config=config)
+            if stack.doubt:
+                made.doubts[first.path] = stack.doubt
 
 
 # -------------------------------------------------------------------- projections with heads
@@ -156,6 +134,34 @@ def _heads(entries: Mapping[str, Entry], dialect: Dialect, layers: Sequence[Laye
             pieces = [replace(row.pieces[0], axes=axes[0])]
             pieces += [replace(row.pieces[1], axes=axes[1])] if bias is not None else []
             yield Layer("linear", path, tuple(pieces), inferred=True, candidates=("linear",))
+
+
+def _see_named_heads(entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
+    """Projections without a bias: names say that they may be some, where all four are there and share their heads.
+
+    What else they can be by their names stays, as a convolution is held alike: the other side tells.
+    """
+    row = dialect.declaration("linear")
+    if row is None or row.pieces[0].name != "kernel" or row.pieces[0].axes != "in out":
+        return
+    known = {layer.path: number for number, layer in enumerate(made.layers)}
+    for key in entries:
+        home, found, _ = key.rpartition("query/kernel")
+        paths = {name: f"{home}{name}" for name in ("query", "key", "value", "out")}
+        held = {name: entries.get(f"{path}/kernel") for name, path in paths.items()}
+        shapes = {name: entry.shape for name, entry in held.items() if entry is not None and len(entry.shape) == 3}
+        if not found or (home and not home.endswith("/")) or len(shapes) < len(paths) or paths.keys() - shapes.keys():
+            continue
+        (query, head), theirs = shapes["query"][1:], shapes["value"]
+        if shapes["key"] != (*theirs[:2], head) or query % theirs[1] or shapes["out"][:2] != (query, theirs[2]):
+            continue
+        for name, path in paths.items():
+            layer = made.layers[known[path]] if path in known else None
+            if layer is None or len(layer.pieces) != 1:
+                continue
+            axes = "in.0 in.1 out" if name == "out" else "in out.0 out.1"
+            linear = Layer("linear", path, (replace(row.pieces[0], axes=axes),), inferred=True, candidates=("linear",))
+            made.readings[path] = {**candidates(layer, dialect, entries), "linear": linear}
 
 
 def _thirds(entries: Mapping[str, Entry], dialect: Dialect) -> Iterable[Layer]:
@@ -203,25 +209,32 @@ def _weight_normed(entries: Mapping[str, Entry]) -> Iterable[Layer]:
 # -------------------------------------------------------------------- transposed convolutions
 
 
-def _turn_transposed(entries: Mapping[str, Entry], dialect: Dialect, made: Read) -> None:
-    """Kernels of Flax whose bias is as long as their last axis but one: those of the convolution that they transpose."""
+def _turn_transposed(entries: Mapping[str, Entry], dialect: Dialect, made: Read, without_bias: Collection[str]) -> None:
+    """Kernels of Flax whose bias is as long as their last axis but one: those of the convolution that they transpose.
+
+    Without a bias only what the other side asks for is one: `without_bias` are the paths of these.
+    """
     row = dialect.declaration("conv_transpose")
     kernel = row.piece("kernel") if row is not None else None
     if kernel is None or kernel.axes != "-*spatial in out/groups":
         return
-    for layer in made.layers:
-        shapes = {
-            piece.name: entry.shape for piece in layer.pieces if (entry := entries.get(layer.key(piece))) is not None
-        }
-        shape, bias = shapes.get("kernel", ()), shapes.get("bias", ())
-        if set(shapes) != {"kernel", "bias"} or len(shape) < 3 or len(bias) != 1 or layer.path in made.readings:
+    known = {layer.path: number for number, layer in enumerate(made.layers)}
+    for key, entry in entries.items():
+        path, _, leaf = key.rpartition("/")
+        bias = entries.get(f"{path}/bias" if path else "bias")
+        if leaf != "kernel" or len(entry.shape) < 3 or path in made.readings or entry.shape[-2] == entry.shape[-1]:
             continue
-        if shape[-2] == bias[0] != shape[-1]:
-            pieces = (replace(kernel, axes="*spatial out/groups in"), Piece("bias", "bias", "out"))
-            kind = "conv_transpose"
-            turned = Layer(kind, layer.path, pieces, inferred=True, candidates=(kind,))
-            made.layers[made.layers.index(layer)] = turned
-            made.readings[layer.path] = {kind: turned}
+        if path not in without_bias if bias is None else bias.shape != entry.shape[-2:-1]:
+            continue
+        pieces = [replace(kernel, axes="*spatial out/groups in")]
+        pieces += [Piece("bias", "bias", "out")] if bias is not None else []
+        kind = "conv_transpose"
+        turned = Layer(kind, path, tuple(pieces), inferred=True, candidates=(kind,))
+        if path in known:
+            made.layers[known[path]] = turned
+        else:
+            made.layers.append(turned)
+        made.readings[path] = {kind: turned}
 
 
 # -------------------------------------------------------------------- recurrent stacks

@@ -75,7 +75,10 @@ def _colour(kind: str, by_role: Mapping[str, Mapping[str, int]]) -> Colour:
     if kind in ("conv", "conv_transpose"):
         spatial = tuple(sizes[axis] for axis in sorted(sizes) if axis.startswith("spatial"))
         names = ("in/groups", "out") if kind == "conv" else ("in", "out/groups")
-        return (kind, *(_product(sizes, name) for name in names), bias, spatial, *wrapped)
+        # Of a transposed convolution only the bias says how many groups there are.
+        groups = sizes.get("out", 0) // sizes.get("out/groups", 1) if kind == "conv_transpose" else 1
+        counted = (f"groups={groups}",) if groups > 1 else ()
+        return (kind, *(_product(sizes, name) for name in names), bias, spatial, *wrapped, *counted)
     if kind in NORMS:
         return (
             kind,

@@ -10,12 +10,15 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Final, final
 
 from stateregistry.alignment.colours import Colour, is_vector
 from stateregistry.alignment.lexicon import words
 from stateregistry.alignment.model import Grade, Unit, View
-from stateregistry.alignment.spelling import Tokens, numbers, split_words, stems
+from stateregistry.alignment.spelling import Token, Tokens, numbers, split_words, stems
+
+#: Up to so many letters before a `2` it means "to".
+_SHORT: Final = 2
 
 Signature = tuple[tuple[int, int], ...]
 
@@ -41,7 +44,7 @@ class Item:
 
     def __post_init__(self) -> None:
         self.words = words(self.path)
-        self.raw = frozenset(word for token in self.path for word in split_words(token.text) if not word.isdigit())
+        self.raw = frozenset(word for token in self.path for word in said(token))
         self.same = tuple(token.same for token in self.path)
         self.stems, self.numbers = stems(self.path), numbers(self.path)
 
@@ -99,6 +102,18 @@ def in_order(items: Sequence[Item], view: View) -> bool:
 def counted_name(path: Tokens) -> str:
     """What a counted name is called wherever its containers have other numbers."""
     return "/".join(token.stem or "#" for token in path)
+
+
+def said(token: Token) -> list[str]:
+    """The words that a name is written in: no numbers, and no letters that count like one (`conv1a`, `conv2b`, `a1`)."""
+    found = split_words(token.text)
+    words = [word for word in found if not word.isdigit()]
+    if len(found[-1:]) and len(found[-1]) == 1 and words:
+        before = found[-2] if len(found) > 1 else ""
+        meant = before == "2" and len(found) > 2 and len(found[-3]) <= _SHORT  # `in2f` goes from one to the other
+        if token.number is not None or (before.isdigit() and not meant):
+            return words[:-1]
+    return words
 
 
 def name_of(item: Item) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stateregistry.alignment import names, settle, soundness, transposed
+from stateregistry.alignment.evidence import sisters
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View
 from stateregistry.alignment.solve import Solver
@@ -54,6 +55,8 @@ def pair_up(
         _spares(sources, targets, result)
     else:
         result.left = (sources, targets)
+    if by_structure:
+        sisters.answer(result, source, target, soundness.BY_RULE)
     soundness.check(result, source, target)
     transposed.agree(result.pairs, source, target)
     for pair in result.pairs:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from stateregistry.alignment.colours import Colour
+from stateregistry.alignment.colours import NORMS, Colour
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.repeated import repeated
 from stateregistry.layers.vocabulary import WRAPPERS
@@ -43,6 +43,7 @@ def at_once(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Uni
         or one_size(left)
         or _biases(left)
         or _wrapped(left)
+        or _norms(left)
         or _width(left)
         or _common_size(source, target, left)
         or repeated(*_as(_matrix, source, target, left))
@@ -102,6 +103,27 @@ def _wrapped(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
         f"the {here} has {names} in {_names(units)}, and the {there} the same layers without: {_names(others)}: make plain "
         "kernels of a copy first, or wrap the others alike"
     )
+
+
+def _norms(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
+    """The norms that are of one kind on one side and of another on the other, if that is all that is left."""
+    kinds = [{str(unit.colour[0]) for unit in units} for units in left]
+    if any(len(some) != 1 or not some <= NORMS for some in kinds) or kinds[0] == kinds[1]:
+        return ""
+    if Counter(unit.colour[1] for unit in left[0]) != Counter(unit.colour[1] for unit in left[1]):
+        return ""
+    one, two = (_norm_called(units) for units in left)
+    if one == two:
+        return ""
+    count = f"{len(left[0])} norms are" if len(left[0]) > 1 else "one norm is"
+    return f"{count} {one} in the source and {two} in the target: {_names(left[0])}, and {_names(left[1])}"
+
+
+def _norm_called(units: Sequence[Unit]) -> str:
+    """What norms are; names alone tell those with statistics from all others and no more."""
+    kind = str(units[0].colour[0])
+    known = kind == "batch_norm" or all(unit.typed for unit in units)
+    return f"of the kind {kind.replace('_', ' ')}" if known else "without statistics"
 
 
 def _wrappers(colour: Colour) -> set[str]:

@@ -21,7 +21,7 @@ _GROUPS: Final = (
     "attention attn att mha mhsa multihead multiheadattention",
     "cross encdec",
     "mlp ffn ff ffw feedforward",
-    "norm ln layernorm bn batchnorm gn groupnorm rmsnorm",
+    "norm ln layernorm bn batchnorm gn groupnorm rmsnorm norms layernorms batchnorms",
     "embedding embeddings embed emb embedder embeds",
     "token tok tokens word words wte",
     "position pos positional positions wpe",

@@ -13,6 +13,7 @@ from typing import Final
 
 from stateregistry.layers.vocabulary import Layer, Piece
 
+_HEADS: Final = re.compile(r"\bheads\b|\bhead_dim\b")
 _WORD: Final = re.compile(r"-?\([^)]*\)|\S+")
 
 
@@ -43,7 +44,9 @@ def heads(layer: Layer) -> tuple[tuple[str, Layer], ...]:
 def _headless(pattern: str, inner: str) -> str:
     """`heads head_dim` as one axis where it is one in memory, as two members of it where it is two."""
     text = pattern.replace("(heads head_dim)", inner).replace("heads head_dim)", f"{inner})")
-    return text.replace("heads head_dim", f"{inner}.0 {inner}.1")
+    return _HEADS.sub(
+        lambda word: f"{inner}.{int(word[0] == 'head_dim')}", text
+    )  # blocks may be counted between the two
 
 
 def fused(layer: Layer, names: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> tuple[tuple[str, Layer], ...]:

@@ -85,6 +85,8 @@ def _part(unit: Unit, name: str, layer: Layer, view: View) -> Unit:
 
 def _open(source: View, target: View) -> None:
     """A unit takes the one of its colours that the other side has; colours that it cannot tell apart become one."""
+    for view, other in ((source, target), (target, source)):
+        _named_tables(view, other)
     joined = _Joined()
     for view, other in ((source, target), (target, source)):
         there = {colour for unit in other.units for colour in unit.options}
@@ -105,13 +107,32 @@ def _open(source: View, target: View) -> None:
                 unit.colour = chosen
 
 
+def _named_tables(view: View, other: View) -> None:
+    """Matrices of a file that may be a table or a kernel: names say which are tables, if as many do as the other side has."""
+    theirs = Counter(unit.options for unit in other.units if not unit.spare)
+    groups: dict[tuple[Colour, Colour], list[Unit]] = {}
+    for unit in view.units:
+        table, kernel = (next((c for c in unit.options if c[0] == kind), None) for kind in ("embedding", "linear"))
+        if table is not None and kernel is not None and not unit.typed:
+            groups.setdefault((table, kernel), []).append(unit)
+    for (table, kernel), units in groups.items():
+        main = [unit for unit in units if not unit.spare]
+        named = [unit for unit in main if unit.tokens and "embedding" in words_of(unit.tokens[-1].text)]
+        wanted = theirs[(table,)], theirs[(kernel,)]
+        clear = not any(len(options) > 1 and {table, kernel} & {*options} for options in theirs)
+        if clear and all(wanted) and (len(named), len(main) - len(named)) == wanted:
+            for unit in main:
+                unit.colour = table if unit in named else kernel
+                unit.options = (unit.colour,)
+
+
 def _lone_scales(view: View, other: View) -> None:
     """A lone vector called `scale` is an array of no layer where the other side has no norm without bias, and the arrays."""
     found: dict[int, list[Unit]] = {}
     for unit in view.units:
         if _is_lone_scale(unit) and not unit.typed and not unit.spare:
-            (size,) = widths(unit.colour)
-            found.setdefault(size, []).append(unit)
+            for size in widths(unit.colour):  # none of a norm over several axes
+                found.setdefault(size, []).append(unit)
     mine, theirs = _counts(view), _counts(other)
     for size, units in found.items():
         wanted = array_colour((size,))

@@ -31,6 +31,9 @@ Stems = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 
 Classes = dict[Colour, tuple[list[Item], list[Item]]]
 
+#: Containers of one signature, as many on both sides, and how sure it is that what they hold belongs together.
+_Group = tuple[list[Item], list[Item], Grade]
+
 
 def _anchors(pairs: Sequence[Pair]) -> dict[Tokens, list[tuple[Tokens, Unit, Unit]]]:
     """What is paired already, by every container of the source around it, in the source's own spelling."""
@@ -99,31 +102,46 @@ class Solver:
             return
         decided = self._within(sources[0].tokens[: depths[0]], targets[0].tokens[: depths[1]])
         covered: set[int] = set()
-        for xs, ys, sure in self._repeated(sources, targets, depths, covered):
-            if not self._spend(len(xs) * min(len(ys), 64)):
-                self._ask([u for x in xs for u in x.units], [u for y in ys for u in y.units], "stopped at its bound")
-                continue
-            made = tie(xs, ys, decided, self.source, self.target)
-            decided += made.pairs
-            for pair in made.pairs:
-                below = (depths[0] + len(pair.source.path), depths[1] + len(pair.target.path))
-                text = evidence if len(xs) == 1 else (*evidence, f"container {pair.evidence}")
-                counted = (*stems, (pair.source.counts, pair.target.counts)) if pair.counted else stems
-                doubt = worse(worse(grade, pair.grade), sure)
-                self.solve(pair.source.units, pair.target.units, below, doubt, text, counted)
-            done = {id(item) for pair in made.pairs for item in (pair.source, pair.target)}
-            open_ = ([x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done])
-            if open_[0]:
-                one, two = ([unit for item in items for unit in item.units] for items in open_)
-                self._ask(one, two, made.why)
+        scope = grade, evidence, stems
+        open_ = []
+        for group in self._repeated(sources, targets, depths, covered):
+            left = self._containers(group, depths, scope, decided)
+            open_ += [(left, len(decided))] if left is not None else []
         one, two = ([u for u in side if id(u) not in covered] for side in (sources, targets))
-        self._singles(one, two, depths, (grade, evidence, stems), decided)
+        self._singles(one, two, depths, scope, decided)
+        for (xs, ys, sure, why), known in open_:
+            left = xs, ys, sure, why
+            if len(decided) > known:  # what stands beside them may have been decided since
+                left = self._containers((xs, ys, sure), depths, scope, decided)
+            if left is not None:
+                mine, its = ([unit for item in items for unit in item.units] for items in left[:2])
+                self._ask(mine, its, left[3])
+
+    def _containers(
+        self, group: _Group, depths: tuple[int, int], scope: tuple[Grade, tuple[str, ...], Stems], decided: list[Tied]
+    ) -> tuple[list[Item], list[Item], Grade, str] | None:
+        """Tie containers of one signature, and pair what they hold; what is open then, and why. Adds to `decided`."""
+        xs, ys, sure = group
+        grade, evidence, stems = scope
+        if not self._spend(len(xs) * min(len(ys), 64)):
+            return xs, ys, sure, "the search was stopped at its bound"
+        made = tie(xs, ys, decided, self.source, self.target)
+        decided += made.pairs
+        for pair in made.pairs:
+            below = (depths[0] + len(pair.source.path), depths[1] + len(pair.target.path))
+            text = evidence if len(xs) == 1 else (*evidence, f"container {pair.evidence}")
+            counted = (*stems, (pair.source.counts, pair.target.counts)) if pair.counted else stems
+            doubt = worse(worse(grade, pair.grade), sure)
+            self.solve(pair.source.units, pair.target.units, below, doubt, text, counted)
+        done = {id(item) for pair in made.pairs for item in (pair.source, pair.target)}
+        left = [x for x in xs if id(x) not in done], [y for y in ys if id(y) not in done]
+        return (*left, sure, made.why) if left[0] else None
 
     # ---------------------------------------------------------------- containers
 
     def _repeated(
         self, sources: Sequence[Unit], targets: Sequence[Unit], depths: tuple[int, int], covered: set[int]
-    ) -> list[tuple[list[Item], list[Item], Grade]]:
+    ) -> list[_Group]:
         """Groups of containers that both sides have equally often, largest first, without overlap. Fills `covered`.
 
         With how sure it is that what they hold belongs together on both sides.
@@ -136,7 +154,7 @@ class Solver:
             sides.append(groups)
         shared = [signature for signature in sides[0] if signature in sides[1]]
         shared.sort(key=lambda signature: -sum(count for _, count in signature))
-        found: list[tuple[list[Item], list[Item], Grade]] = []
+        found: list[_Group] = []
         for signature in shared:
             xs, ys = (
                 [item for item in groups[signature] if not any(id(unit) in covered for unit in item.units)]

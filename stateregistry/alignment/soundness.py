@@ -10,9 +10,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, final
 
+from stateregistry.alignment import making
 from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View, is_automatic
-from stateregistry.alignment.spelling import Tokens, tokens
+from stateregistry.alignment.spelling import Tokens, steps_of, tokens
 
 if TYPE_CHECKING:
     from stateregistry.alignment.colours import Colour
@@ -29,6 +30,7 @@ def check(result: Result, source: View, target: View) -> None:
     """Take back pairs that something contradicts, and grade those that nothing confirms. Changes the result."""
     _named(result, source, target)
     _numbers(result, source, target)
+    making.doubt(result.pairs, source, target)
     _torn(result, source, target)
 
 
@@ -130,14 +132,13 @@ def _numbers(result: Result, source: View, target: View) -> None:
         if other.ordered or other.called:
             inverted[own] = _Order(free, own, other).inverted()
     along, against = _both_counted(free)
-    runs = _runs(free)
+    runs = _Runs(free, _counted_in(result.pairs))
     kept: list[Pair] = []
     doubted: set[Colour] = set()
-    calls = {(unit.colour, unit.call) for view in (source, target) for unit in view.units if unit.call is not None}
     for pair in result.pairs:
         wrong = [name for stem in pair.stems for side in (0, 1) for name in stem[side] if name in inverted[side]]
         names = _own_names(pair)
-        if wrong and pair.leaf and set(wrong) <= set(names) and (known := _counts_on(pair, runs)):
+        if wrong and pair.leaf and set(wrong) <= set(names) and (known := runs.counts_on(pair)):
             if known != "between":
                 doubted.add(pair.source.colour)
                 pair.doubt("assumption", f"the numbers of `{wrong[0]}` run against others that it counts")
@@ -152,13 +153,6 @@ def _numbers(result: Result, source: View, target: View) -> None:
             pair.doubt("assumption", "numbers of names in an order that tears modules apart: nothing confirms them")
         elif pair.leaf and pair.grade == "numbers" and names not in along:
             _doubt(pair, source, target)
-        if (
-            pair.leaf
-            and pair.grade == "numbers"
-            and any(is_automatic(unit) and _reads_with_others(unit, calls) for unit in (pair.source, pair.target))
-        ):
-            text = "kernels of one size that are called one after another and read one input, in an order that only numbers say"
-            pair.doubt("assumption", text)
         kept.append(pair)
     for pair in kept:
         if pair.source.colour in doubted and LEFT in pair.evidence:
@@ -166,38 +160,55 @@ def _numbers(result: Result, source: View, target: View) -> None:
     result.pairs[:] = kept
 
 
-#: By the counted names of both sides, the numbers that were paired without them.
-_Runs = dict[tuple[object, object], list[tuple[int, int]]]
+#: A counted name in its container; where it begins to count, and in what steps.
+_Steps = dict[object, tuple[int, int]]
 
 
-def _runs(pairs: Iterable[Pair]) -> _Runs:
-    """Lists of which two members at least are paired without numbers, and all of these at one distance."""
-    found: _Runs = {}
+def _counted_in(pairs: Iterable[Pair]) -> tuple[_Steps, _Steps]:
+    """Where the names of units begin to count, and in what steps, on either side."""
+    numbers: tuple[dict[object, set[int]], dict[object, set[int]]] = ({}, {})
     for pair in pairs:
+        for side, unit in enumerate((pair.source, pair.target)):
+            last = _last(unit.tokens)
+            if last is not None:
+                numbers[side].setdefault(last[0], set()).add(last[1])
+    one, two = ({name: (min(found), steps_of(found)) for name, found in side.items()} for side in numbers)
+    return one, two
+
+
+@final
+class _Runs:
+    """Lists of which two members at least are paired without numbers, and all of these at one distance, in their steps."""
+
+    def __init__(self, pairs: Iterable[Pair], steps: tuple[_Steps, _Steps]) -> None:
+        self._steps = steps
+        found: dict[tuple[object, object], list[tuple[int, int]]] = {}
+        for pair in pairs:
+            turns = self._turns(pair)
+            if turns is not None:
+                found.setdefault(turns[0], []).append(turns[1])
+        self._rows = {
+            both: row for both, row in found.items() if len(set(row)) > 1 and len({b - a for a, b in row}) == 1
+        }
+
+    def _turns(self, pair: Pair) -> tuple[tuple[object, object], tuple[int, int]] | None:
+        """The counted names of both sides, and which of their steps the units are."""
         one, two = _last(pair.source.tokens), _last(pair.target.tokens)
-        if one is not None and two is not None:
-            found.setdefault((one[0], two[0]), []).append((one[1], two[1]))
-    return {both: row for both, row in found.items() if len(set(row)) > 1 and len({b - a for a, b in row}) == 1}
+        if one is None or two is None:
+            return None
+        (first, step), (its, other) = self._steps[0][one[0]], self._steps[1][two[0]]
+        return (one[0], two[0]), ((one[1] - first) // step, (two[1] - its) // other)
 
+    def counts_on(self, pair: Pair) -> str:
+        """Whether a pair is at the distance of the others of its two lists, `between` them or `beyond`; empty if it is not.
 
-def _counts_on(pair: Pair, runs: _Runs) -> str:
-    """Whether a pair is at the distance of the others of its two lists, `between` them or `beyond`; empty if it is not.
-
-    What else one of the two names counts, and in what order, is then nothing to them.
-    """
-    one, two = _last(pair.source.tokens), _last(pair.target.tokens)
-    row = runs.get((one[0], two[0]), []) if one is not None and two is not None else []
-    if one is None or two is None or not row or two[1] - one[1] != row[0][1] - row[0][0]:
-        return ""
-    return "between" if min(row)[0] < one[1] < max(row)[0] else "beyond"
-
-
-def _reads_with_others(unit: Unit, calls: set[tuple[Colour, int]]) -> bool:
-    """Whether a kernel is called right before or after one of its size that cannot read what it gives: both read one input."""
-    colour = unit.colour
-    if colour[0] not in ("linear", "conv") or colour[1] == colour[2] or unit.call is None:
-        return False
-    return (colour, unit.call - 1) in calls or (colour, unit.call + 1) in calls
+        What else one of the two names counts, and in what order, is then nothing to them.
+        """
+        turns = self._turns(pair)
+        row = self._rows.get(turns[0], []) if turns is not None else []
+        if turns is None or not row or turns[1][1] - turns[1][0] != row[0][1] - row[0][0]:
+            return ""
+        return "between" if min(row)[0] < turns[1][0] < max(row)[0] else "beyond"
 
 
 def _is_nobodys(view: View, unit: Unit) -> bool:

@@ -7,9 +7,10 @@ What a wrapper adds (`module`, `_orig_mod`) is left out. Knows no model. Imports
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
 from typing import Final, final
 
 from stateregistry import keys
@@ -22,6 +23,7 @@ _INNER = re.compile(
     r"|(?P<word>[A-Za-z]{2,})(?P<count>[0-9]{1,9})_(?P<after>[^0-9].*)\Z"
 )
 _TRAILING = re.compile(r"(?P<stem>.*?)[_-]?(?P<number>[0-9]{1,9})\Z")
+_LEADING = re.compile(r"(?P<number>[0-9]{1,9})_(?P<rest>[^0-9].*)\Z")
 _ORDINAL: Final = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -60,8 +62,11 @@ Tokens = tuple[Token, ...]
 @lru_cache(maxsize=65536)
 def _of_segment(segment: str) -> Tokens:
     found: list[Token] = []
-    for text in segment.split("."):
+    for place, text in enumerate(segment.split(".")):
         rest = text
+        if place and (leading := _LEADING.match(rest)) is not None:  # `blocks.0_mixer` is `mixer` in `blocks/0`
+            found.append(_token("", leading["number"]))
+            rest = leading["rest"]
         while (match := _INNER.match(rest)) is not None:
             found.append(_token(match["stem"] or match["word"], match["number"] or match["count"]))
             rest = match["rest"] or match["after"]
@@ -111,6 +116,12 @@ def stems(path: Iterable[Token]) -> tuple[str, ...]:
 def numbers(path: Iterable[Token]) -> tuple[int, ...]:
     """The numbers without names."""
     return tuple(token.number for token in path if token.number is not None)
+
+
+def steps_of(numbers: Collection[int]) -> int:
+    """In what steps some numbers are counted: of two of them nobody knows."""
+    least = min(numbers)
+    return gcd(*(number - least for number in numbers)) if len(numbers) > 2 else 1
 
 
 @lru_cache(maxsize=65536)

@@ -20,6 +20,7 @@ from stateregistry.alignment.evidence.beside import BESIDE, beside
 from stateregistry.alignment.evidence.blocks import Part, by_block
 from stateregistry.alignment.evidence.counting import by_call, by_numbers, chained, counted
 from stateregistry.alignment.evidence.habits import by_habit
+from stateregistry.alignment.evidence.homes import by_home
 from stateregistry.alignment.evidence.owners import by_owner
 from stateregistry.alignment.evidence.parallel import in_parallel
 from stateregistry.alignment.evidence.population import NOBODY, Population
@@ -27,11 +28,17 @@ from stateregistry.alignment.evidence.sequence import in_sequence
 from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, words_of
 from stateregistry.alignment.model import GRADES, Grade, View, worse
 from stateregistry.alignment.soundness import LEFT
+from stateregistry.alignment.spelling import stems, tokens
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.
 NAMES: Final = 64
 _LEAST: Final = 0.3
 _MARGIN: Final = 0.25
+
+#: What an attention is made of beside what follows it.
+_ATTENTION: Final = frozenset({"query", "key", "value"})
+#: How evidence begins that is of names.
+_NAMED: Final = ("the same name", "the words")
 
 #: Config that the function depends on and that every framework means alike.
 _CONFIG: Final = ("stride", "dilation", "groups", "reverse", "heads", "kernel_size")
@@ -93,11 +100,13 @@ def tie(
     made = Tie(list(votes.pairs.values()))
     left = votes.left()
     if len(left[0]) == 1 and made.pairs:
-        grade: Grade = "certain" if _may_be_left(left[0][0], left[1][0], made.pairs) else "assumption"
+        both = bool(left[0][0].numbers and left[1][0].numbers)
+        grade = _grade_of_left(left[0][0], left[1][0], made.pairs)
         for pair in made.pairs:  # it is no surer than those that it is left by
             grade = worse(grade, pair.grade)
-        made.pairs.append(Tied(left[0][0], left[1][0], LEFT, grade))
+        made.pairs.append(Tied(left[0][0], left[1][0], LEFT, grade, counted=both))
     elif left[0]:
+        made.pairs = [pair for pair in made.pairs if not _may_lie(pair, xs, ys)]
         made.why = doubt or "no name, number or neighbour tells them apart"
         made.parts = parts
     return made
@@ -127,16 +136,16 @@ def _of_the_rest(
 ) -> tuple[list[Tied], str, list[tuple[list[Item], list[Item]]]]:
     """What numbers, blocks, calls and habits say of what nothing else tells; why not, and what is open in each block."""
     left = votes.left()
+    if len(left[0]) == 1:
+        return [], "", []  # the one that is left: no number sets it apart from another
     found, doubt = by_numbers(*left, source, target, population)
-    found = found or as_counted(*left, anchors) or in_parallel(*left, anchors)
+    found = found or as_counted(*left, anchors, population) or in_parallel(*left, anchors)
     if found or not left[0]:
         return found, doubt, []
     divided = by_block(votes.xs, votes.ys, anchors, source, target, population)
     found, parts, doubt = _in_blocks(divided, votes, source, target, doubt)
     if divided:
         return found, doubt, parts
-    if len(left[0]) == 1:
-        return [], doubt, []  # the one that is left
     known = [*anchors, *votes.pairs.values()]
     ways = [
         by_owner(*left, known, source, target, population),
@@ -145,6 +154,11 @@ def _of_the_rest(
     ]
     for found in sorted(filter(None, ways), key=_surest):
         votes.add(found)  # each tells all of them: if two differ, nothing is decided
+    if not any(ways):
+        divided = by_home(*left, anchors, population)
+        found, parts, doubt = _in_blocks(divided, votes, source, target, doubt)
+        if divided and found:
+            return found, doubt, parts
     return by_habit(*votes.left(), source, target, population), doubt, []
 
 
@@ -171,11 +185,13 @@ def _in_blocks(
             continue
         known = [*part.anchors, *(pair for key, pair in votes.pairs.items() if key in mine)]
         inner = tie(one, two, known, source, target, part.population)
-        text = "by the number of the block" if part.inside else "outside of all blocks"
         pairs += [
-            Tied(each.source, each.target, f"{text}; {each.evidence}", worse("numbers", each.grade), True, part.inside)
+            Tied(
+                each.source, each.target, f"{part.text}; {each.evidence}", worse(part.grade, each.grade),
+                part.counted or each.counted, part.leaf or each.leaf,
+            )
             for each in inner.pairs
-        ]
+        ]  # fmt: skip
         done = {id(item) for pair in inner.pairs for item in (pair.source, pair.target)}
         left = ([x for x in one if id(x) not in done], [y for y in two if id(y) not in done])
         if left[0]:
@@ -317,12 +333,25 @@ def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View
             continue
         evidence = f"the words {' '.join(sorted(shared))}"
         if len(some) == 1:
-            pairs.append(Tied(some[0], others[0], evidence))
+            weak = _counted_beside(some[0], others[0], xs) or _counted_beside(others[0], some[0], ys)
+            pairs.append(Tied(some[0], others[0], evidence, "assumption" if weak else "certain"))
         elif (chain := chained(some, others)) is not None:
             one, two = ([pair[side] for pair in chain] for side in (0, 1))
             if in_order(one, source) and in_order(two, target):
                 pairs += counted(chain, f"{evidence}, by number")
     return pairs
+
+
+def _counted_beside(one: Item, two: Item, items: Sequence[Item]) -> bool:
+    """Whether a name has a number that another name beside it has too, and its partner none: `up1` beside `low1`, and `up`."""
+    if not one.path or not two.path or one.path[-1].number is None or one.path[-1].apart or two.numbers:
+        return False  # a place in a list (`downsample/1`) is no number beside others
+    home, own = one.same[:-1], one.path[-1]
+    return any(
+        item.same[:-1] == home and item.path[-1].number == own.number and item.path[-1].stem != own.stem
+        for item in items
+        if item.path
+    )
 
 
 def _by_similarity(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
@@ -361,6 +390,35 @@ def _home(item: Item) -> tuple[tuple[str, int | None], ...]:
     layer = item.units[0].layer
     fused = layer is not None and layer.base not in (None, "") and layer.kind == "linear"
     return item.same[: -2 if fused else -1]
+
+
+def _may_lie(pair: Tied, xs: Sequence[Item], ys: Sequence[Item]) -> bool:
+    """Whether a pair rests on a word that says too little to take its two from the candidates of others."""
+    one, two = pair.source, pair.target
+    by_word = pair.grade == "assumption" and pair.evidence.startswith("the words")
+    return by_word and (_counted_beside(one, two, xs) or _counted_beside(two, one, ys))
+
+
+def _grade_of_left(x: Item, y: Item, pairs: Sequence[Tied]) -> Grade:
+    """How sure the last two are. Where names lie by one place, what they leave is a pair that no name knows."""
+    if all(_is_renamed(pair.source) for pair in pairs):
+        return "assumption" if _opposed(x, y) else "numbers"  # rules say the others
+    if not x.words & y.words and any(pair.evidence.startswith(_NAMED) for pair in pairs):
+        parts = [
+            frozenset[str]().union(*words)
+            for words in zip(*((p.source.words, p.target.words) for p in pairs), strict=True)
+        ]
+        if not all(words >= _ATTENTION for words in parts):  # which has one part more than its words say
+            return "assumption"
+    if x.numbers and y.numbers:
+        return "numbers"
+    return "certain" if _may_be_left(x, y, pairs) else "assumption"
+
+
+def _is_renamed(item: Item) -> bool:
+    """Whether a rule gave an item its name: then it is no name that an author chose, and does not lie."""
+    unit = item.units[0]
+    return {*stems(unit.tokens)} != {*stems(tokens(unit.path))}
 
 
 def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:

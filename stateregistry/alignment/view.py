@@ -8,7 +8,7 @@ Imports the layers.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
@@ -87,10 +87,34 @@ def _order(entries: Mapping[str, Entry]) -> tuple[bool, bool]:
         groups.setdefault((entry.dtype, entry.kind.value), []).append(key)
     if len(entries) < 3 or all(names == sorted(names) for names in groups.values()):
         return False, False
-    parents = [key.rpartition("/")[0] for names in groups.values() for key in names]
-    runs = 1 + sum(a != b for a, b in itertools.pairwise(parents))
-    whole = runs <= _SCATTERED * sum(len({key.rpartition("/")[0] for key in names}) for names in groups.values())
-    return whole, not whole
+    runs = held = 0
+    for names in groups.values():
+        torn, count = _runs(key.rpartition("/")[0] for key in names)
+        runs, held = runs + torn, held + count
+    scattered = runs > _SCATTERED * held or _is_torn(groups.values())
+    return not scattered, scattered
+
+
+def _is_torn(groups: Iterable[Sequence[str]]) -> bool:
+    """Whether containers of modules are torn apart: `layers/1/a`, `layers/2/a`, `layers/1/b`, of one array each.
+
+    Lists are none: `mixers/0`, `norms/0`, `mixers/1` is how what stands side by side is called.
+    """
+    runs = held = 0
+    for names in groups:
+        paths = [key.split("/")[:-1] for key in names]
+        for depth in range(1, max(map(len, paths))):
+            torn, count = _runs(
+                "/".join(path[:depth]) for path in paths if len(path) > depth and not path[depth].isdigit()
+            )
+            runs, held = runs + torn, held + count
+    return runs - held > 1 and runs > _SCATTERED * held
+
+
+def _runs(parents: Iterable[str]) -> tuple[int, int]:
+    """In how many runs containers come, and how many they are."""
+    found = [parent for parent, _ in itertools.groupby(parents)]
+    return len(found), len(set(found))
 
 
 @final

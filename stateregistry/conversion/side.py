@@ -155,7 +155,8 @@ _BESIDE = tuple(one.name for one in fields(Layer) if one.name not in ("pieces", 
 def _layer_row(layer: Layer) -> dict[str, Any]:
     pieces = [_piece_row(piece) for piece in layer.pieces]
     config = {name: list(value) if isinstance(value, tuple) else value for name, value in layer.config.items()}
-    return {name: row(getattr(layer, name)) for name in _BESIDE} | {"pieces": pieces, "config": config}
+    rest = {name: row(getattr(layer, name)) for name in _BESIDE if name != "reads" or layer.reads is not None}
+    return rest | {"pieces": pieces, "config": config}
 
 
 @lru_cache(maxsize=4096)

@@ -141,6 +141,14 @@ def _groups(entries: Iterable[str], names: set[str]) -> dict[str, set[str]]:
     return groups
 
 
+def _groups_fit(sizes: Mapping[str, int]) -> bool:
+    """Whether a bias has one number for each output of every group, and the inputs fall into as many groups."""
+    out, each = sizes.get("out"), sizes.get("out/groups")
+    if out is None or not each:
+        return True
+    return out % each == 0 and sizes.get("in", out // each) % (out // each) == 0
+
+
 def _match(row: Declaration, names: set[str], entries: Mapping[str, Entry], path: str) -> tuple[Piece, ...] | None:
     """The pieces of a declaration that a group has; `None` where it is not this kind."""
     pieces = tuple(piece for piece in row.pieces if piece.name in names)
@@ -162,6 +170,8 @@ def _match(row: Declaration, names: set[str], entries: Mapping[str, Entry], path
             sizes |= axes.bind(piece.axes, entry.shape, sizes).sizes
         except AxesError:
             return None  # the shapes of the group contradict one another: not a layer of this kind
+    if not _groups_fit(sizes):
+        return None
     if "projection_kernel" not in roles and sizes.get("state") != sizes.get("hidden"):
         return None  # a recurrent layer without a projection has its hidden units for a state
     return pieces

@@ -217,6 +217,7 @@ class Layer:
         candidates: for an inferred layer, every kind that its names and ranks allow.
         base: where its entries hang, if not under `path` (one module that is several layers: `lstm` for `lstm/l1`).
         lacks: roles that a layer of this configuration has no place for, beside those of its declaration.
+        reads: the number of the array that it was seen to read first; layers of one number read one. `None`: not seen.
     """
 
     kind: str
@@ -228,6 +229,7 @@ class Layer:
     candidates: tuple[str, ...] = ()
     base: str | None = None
     lacks: tuple[Lack, ...] = ()
+    reads: int | None = field(default=None, compare=False)
 
     def key(self, piece: Piece, /) -> str:
         """The key of the entry that a piece is."""

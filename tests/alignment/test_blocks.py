@@ -7,7 +7,9 @@ import torch
 import toy
 
 import stateregistry as sr
-from stateregistry.alignment.containers import Item, listed_alike
+from stateregistry.alignment.containers import Item, Tied, listed_alike
+from stateregistry.alignment.evidence.blocks import by_block
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.plan import Plan
@@ -53,6 +55,70 @@ def test_the_number_of_a_flat_name_is_that_of_the_block() -> None:
 def test_a_flat_name_with_other_numbers_than_its_neighbours_counts_something_else() -> None:
     toys = flat((0, 2))
     assert "ambiguous" in problems(toy.planned(toys, toys, typed=TYPED, allow=("assumption",)))
+
+
+def renumbered(toys: toy.Model, numbers: tuple[int, ...]) -> toy.Model:
+    """With other numbers of blocks in the flat names."""
+    return tuple(
+        toy.replace(each, flax=f"{stem}_{numbers[int(number)]}" if number.isdigit() else each.flax)
+        for each in toys
+        for stem, _, number in [each.flax.rpartition("_")]
+    )
+
+
+@pytest.mark.parametrize("numbers", [(3, 4), (1, 4), (0, 7)])
+def test_blocks_are_the_same_in_whatever_steps_they_are_counted(numbers: tuple[int, int]) -> None:
+    toys = renumbered(flat(), numbers)
+    plan = toy.planned(toys, toys, typed=TYPED, allow=("assumption",))
+    assert plan.ok, str(plan)
+    assert toy.judge(toys, toys, plan) == "right"
+    norms = {move.target: move for move in plan.moves if "_ln_" in move.target}
+    assert all("number of the block" in move.evidence for move in norms.values())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known", "parts"),
+    [
+        ((2, 4, 6), (0, 1), 3),
+        ((1, 2, 9), (0, 1), 0),
+        ((1, 2, 9), (0, 1, 2), 3),
+        ((2, 4, 6), (0, 2, 1), 0),
+        ((2, 4), (0, 1), 0),
+    ],
+)
+def test_of_blocks_counted_in_other_proportions_only_what_is_paired_says_which_they_are(
+    numbers: tuple[int, ...], known: tuple[int, ...], parts: int
+) -> None:
+    def item(path: str, place: int = 0) -> Item:
+        unit = Unit(path, tokens(path), (("layer_norm", 6),), {}, (path,), typed=True, place=place)
+        return Item([unit], unit.tokens, single=True)
+
+    # What is paired of each block is at the place that `known` says.
+    anchors = [
+        Tied(item(f"body/{n}/up"), item(f"wide_{numbers[at]}"), "") for n, at in enumerate(known) if at < len(numbers)
+    ]
+    xs = [item(f"body/{n}/{name}") for n in range(3) for name in ("one", "two")]
+    ys = [item(f"wide_{n}_{name}") for n in numbers for name in ("red", "blue")]
+    found = by_block(xs, ys, anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys)))
+    assert len(found) == parts
+    for place, part in enumerate(found):
+        assert {each.numbers for each in part.xs} == {(place,)}
+        assert {each.numbers for each in part.ys} == {(numbers[place],)}
+
+
+def test_a_list_of_single_layers_counts_no_blocks() -> None:
+    """`time/0`, `time/2` and `dense_0`, `dense_1` are paired: what else has the numbers of `dense` is not theirs."""
+
+    def item(path: str) -> Item:
+        unit = Unit(path, tokens(path), (("layer_norm", 6),), {}, (path,), typed=True, place=0)
+        return Item([unit], unit.tokens, single=True)
+
+    for inner in ("", "/mix"):
+        anchors = [Tied(item(f"time/{2 * n}{inner}"), item(f"dense_{n}{inner}"), "") for n in (0, 1)]
+        xs = [item(f"time/{2 * n}/{name}") for n in (0, 1) for name in ("one", "two")]
+        ys = [item(f"{name}_{n}") for n in (0, 1) for name in ("red", "blue")]
+        found = by_block(xs, ys, anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys)))
+        assert len(found) == (2 if inner else 0)
 
 
 def test_blocks_that_hold_another_number_of_layers_are_not_divided() -> None:

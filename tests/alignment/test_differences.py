@@ -120,3 +120,28 @@ def test_a_part_that_one_side_has_alone_is_named_by_the_words_that_the_other_lac
     for plan in plans(whole, half):
         (problem,) = plan.problems
         assert "has `item_tower" in problem.text
+
+
+def normed(kind: str) -> Model:
+    rows: list[Row] = []
+    for n, width in enumerate((6, 8, 6, 8)):
+        rows.append(("linear", (width, 14 - width), f"h.{n}.fc", f"dense_{n}"))
+        rows.append((kind, (14 - width,), f"h.{n}.ln", f"scale_{n}"))
+    return side(rows)
+
+
+@pytest.mark.parametrize(("here", "there"), [("layer_norm", "batch_norm"), ("batch_norm", "layer_norm")])
+def test_norms_of_another_kind_are_one_sentence_and_not_every_statistic(here: str, there: str) -> None:
+    for plan in plans(normed(here), normed(there)):
+        assert not plan.ok
+        assert len(plan.problems) == 2, str(plan)
+        assert all("4 norms are" in problem.text and "batch norm" in problem.text for problem in plan.problems)
+
+
+def test_what_sets_models_apart_is_said_before_what_is_open() -> None:
+    rows = [("linear", (6, 6), f"part.{name}", f"other_{number}") for number, name in enumerate(("ex", "why"))]
+    one, two = ([*rows, ("conv", (3, 6, size), "stem", "first")] for size in (3, 5))
+    for plan in plans(side(one), side(two)):
+        asked = [bool(problem.candidates) for problem in plan.problems]
+        assert asked == sorted(asked)
+        assert {*asked} == {False, True}, str(plan)

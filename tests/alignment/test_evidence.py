@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import stateregistry as sr
 from stateregistry.alignment.containers import Item, Tied
 from stateregistry.alignment.evidence.analogy import as_counted
+from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import Unit
 from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.plan import Plan
@@ -108,6 +109,22 @@ def test_the_norm_of_the_attention_before_that_of_the_mlp_is_a_habit() -> None:
     assert {problem.problem for problem in plan.problems} == {"assumption"}
     assert all("by habit" in problem.text for problem in plan.problems)
     assert toy.judge(toys, toys, toy.planned(toys, toys, typed=(True, False), allow=("assumption",))) == "right"
+
+
+def test_the_norm_of_the_attention_before_the_final_one_of_a_block_is_a_habit() -> None:
+    here, names = ("self_attn_layer_norm", "final_layer_norm"), ("attn_norm", "ffn_norm")
+    toys = toy.model([("layer_norm", (6,), *both) for both in zip(here, names, strict=True)])
+    plan = toy.planned(toys, toys, typed=(True, False))
+    assert {problem.problem for problem in plan.problems} == {"assumption"}
+    assert toy.judge(toys, toys, toy.planned(toys, toys, typed=(True, False), allow=("assumption",))) == "right"
+
+
+def test_a_final_norm_beside_none_of_an_attention_has_no_habit() -> None:
+    toys = toy.model(
+        [("layer_norm", (6,), "first_half", "attn_norm"), ("layer_norm", (6,), "final_layer_norm", "ffn_norm")]
+    )
+    plan = toy.planned(toys, toys, typed=(True, False), allow=("assumption",))
+    assert "ambiguous" in {problem.problem for problem in plan.problems}
 
 
 def test_the_norm_of_the_input_before_one_after_something_is_a_habit() -> None:
@@ -321,6 +338,21 @@ def test_a_name_counts_on_as_it_does_in_what_is_paired() -> None:
     assert not as_counted(xs, ys, known[:1])  # one pair says nothing of a name
     assert not as_counted(xs, ys, [*known, Tied(_item("body_5"), _item("layers/5/deep"), "")])  # and these disagree
     assert not as_counted(xs, [_item("layers/4/other")], known)
+
+
+def test_a_name_that_counts_in_steps_counts_on_in_them() -> None:
+    known = [Tied(_item(f"body_{n}"), _item(f"deep_{3 * n + 4}"), "") for n in (0, 3)]
+    xs, ys = [_item("body_1"), _item("body_2")], [_item("deep_10"), _item("deep_7")]
+    for one, two in ((xs, ys), (ys, xs)):
+        pairs = known if one is xs else [Tied(each.target, each.source, "") for each in known]
+        found = as_counted(one, two, pairs)
+        assert {(each.source.numbers, each.target.numbers) for each in found} == {
+            (a, b) if one is xs else (b, a) for a, b in (((1,), (7,)), ((2,), (10,)))
+        }
+    # The name counts something in between too, so that its numbers are no steps of three.
+    others = Population(((), [_item("deep_5"), *ys]))
+    assert not as_counted(xs, ys, known, others)
+    assert not as_counted(xs, ys, [*known, Tied(_item("body_5"), _item("deep_16"), "")])  # two distances
 
 
 def test_what_is_fused_without_a_name_is_told_by_the_names_of_the_parts() -> None:

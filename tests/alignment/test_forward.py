@@ -56,6 +56,22 @@ class LinenAttention(linen.Module):
         return x
 
 
+class Step(linen.Module):
+    @linen.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return Projections(name="attention")(x), None
+
+
+class Scanned(linen.Module):
+    blocks: int = 3
+    axis: int = 0
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scanned = linen.scan(Step, variable_axes={"params": self.axis}, split_rngs={"params": True}, length=self.blocks)
+        return scanned(name="layers")(x, None)[0]
+
+
 class Parallel(torch.nn.Module):
     """Branches that are summed: any may be any."""
 
@@ -320,3 +336,30 @@ def test_arrays_of_no_layer_are_told_one_after_the_other_by_what_comes_after_the
     sr.convert(source, back, forward=(lambda x: net.apply(done.target, x), run_torch, INPUT))
     for name in SCALES[0]:
         assert getattr(back, name).detach().numpy().tobytes() == getattr(model, name).detach().numpy().tobytes()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_answer_for_one_block_holds_for_all_that_are_stacked_with_it(axis: int) -> None:
+    """A part of a stacked array cannot be run with: the answers of one block by itself would be given again and again."""
+    model, net = Attention(("a", "b", "c"), 3), Scanned(axis=axis)
+    variables = net.init(jax.random.key(0), INPUT)
+    target = sr.of(variables, module=net, args=(INPUT,))
+    runs = []
+
+    def applied(tree: Any, x: np.ndarray) -> jax.Array:
+        runs.append(1)
+        return net.apply(tree, x)
+
+    with torch.no_grad():
+        expected = model(torch.from_numpy(INPUT)).numpy()
+        there = sr.convert(model, target, forward=(lambda x: model(torch.from_numpy(x)), applied, INPUT))
+    assert np.abs(np.asarray(net.apply(there.target, INPUT)) - expected).max() < 1e-5
+    assert len(runs) < 40
+    fresh = Attention(("a", "b", "c"), 3)
+    with torch.no_grad():
+        sr.convert(
+            target, fresh,
+            forward=(lambda x: net.apply(variables, x), lambda made, x: made(torch.from_numpy(x)), INPUT),
+        )  # fmt: skip
+        found = fresh(torch.from_numpy(INPUT)).numpy()
+    assert np.abs(found - np.asarray(net.apply(variables, INPUT))).max() < 1e-5

@@ -14,8 +14,12 @@ SAME = [
     ("_orig_mod/a/b", "a/b"), ("LayerNorm_0", "layer_norm/0"), ("h.0.attn", "h/0/attn"),
     ("stage0_self1_mlp", "stage_0/self_1/mlp"),
     ("block_1_conv_2/x", "block/1/conv2/x"), ("blocks/0/first_norm", "blocks/0/norm1"),
+    ("blocks.0_mixer/up", "blocks/0/mixer/up"),
 ]  # fmt: skip
-DIFFERENT = [("layers/0", "layers/1"), ("conv1", "conv"), ("a/b", "ab"), ("layer/1/2", "layer/12"), ("norm1", "norm2")]
+DIFFERENT = [
+    ("layers/0", "layers/1"), ("conv1", "conv"), ("a/b", "ab"), ("layer/1/2", "layer/12"), ("norm1", "norm2"),
+    ("blocks.1x1_conv", "blocks/1/x1_conv"), ("blocks/0_mixer", "blocks/0/mixer"),  # a segment may begin with a number
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("one", "two"), SAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -62,6 +63,31 @@ def test_two_layers_of_one_shape_whose_names_say_nothing_are_undecidable(change,
     assert "change places" in undecidable((what, ""), renamed, flax, pairs, typed=True)
     torch, flax, pairs = SHAPES
     assert not undecidable((what, ""), change(torch, Random(1)), flax, pairs, typed=True)
+
+
+@pytest.mark.parametrize(("theirs", "open_"), [(((1, 1, 6), (1, 1, 6)), True), (((1, 1, 6), (1, 6)), False)])
+def test_axes_of_one_tell_arrays_apart_only_where_the_other_side_has_them_too(
+    theirs: tuple[tuple[int, ...], ...], open_: bool
+) -> None:
+    def arrays(dialect: str, names: tuple[str, str], shapes: tuple[tuple[int, ...], ...]) -> Header:
+        made = header(dialect, [("tail", 4, 3)])
+        entries = {
+            name: sr.Entry(sr.Kind.PARAMETER, shape, "float32", trainable=True)
+            for name, shape in zip(names, shapes, strict=True)
+        }
+        return replace(
+            made,
+            entries={**made.entries, **entries},
+            values={**made.values, **{name: np.zeros(entry.shape, np.float32) for name, entry in entries.items()}},
+            owners={**made.owners, **{name: name for name in names}},
+            native={**made.native, **{name: name for name in names}},
+        )
+
+    torch = arrays("torch", ("cls", "mask"), ((1, 1, 6), (1, 6)))
+    flax = arrays("flax-linen", ("first", "hidden"), theirs)
+    pairs = [("tail", "tail"), ("cls", "first"), ("mask", "hidden")]
+    why = undecidable((CONSISTENT, ""), rename_stems(torch, Random(1)), flax, pairs, typed=True)
+    assert ("change places" in why) is open_
 
 
 def test_numbers_that_stay_tell_layers_apart() -> None:

@@ -57,7 +57,7 @@ def undecidable(how: tuple[str, str], torch: Header, flax: Header, pairs: Pairs,
     """
     members = _members(torch, flax, pairs, typed=typed)
     for side, (what, header) in enumerate(zip(how, (torch, flax), strict=True)):
-        units = _units(header, typed=typed)
+        units = _units(header, _mates(side, torch, flax, members), typed=typed)
         found = _exchanged_stems(units) if what == CONSISTENT else _exchanged_siblings(units) if what == ALONE else []
         for one, two in found:
             if not _told_by_call(side, one, two, members):
@@ -138,15 +138,29 @@ def _now(path: str, names: Mapping[str, str]) -> tuple[str, str] | None:
 # -------------------------------------------------------------------- names that say nothing
 
 
-def _units(header: Header, *, typed: bool) -> dict[str, tuple[object, ...]]:
-    """Every owner with what can be seen of it beside its name."""
+def _mates(side: int, torch: Header, flax: Header, members: Sequence[Member]) -> dict[str, tuple[int, ...]]:
+    """For every array of no layer of one side the shape that it has on the other."""
+    return {
+        (m.torch, m.flax)[side]: (flax.entries[m.flax] if side == 0 else torch.entries[m.torch]).shape
+        for m in members
+        if m.torch in torch.entries and m.flax in flax.entries
+    }
+
+
+def _units(header: Header, mates: Mapping[str, tuple[int, ...]], *, typed: bool) -> dict[str, tuple[object, ...]]:
+    """Every owner with what can be seen of it beside its name.
+
+    Which axes of size 1 an array of no layer has (`mates`) tells only what the other side has so too.
+    """
     shown: dict[str, list[object]] = defaultdict(list)
     for layer in header.layers if typed else ():
         base = layer.path if layer.base is None else layer.base
         shown[base].append((layer.kind, *(str(layer.config.get(name)) for name in _SHOWN)))
     found = {}
     for owner, keys in header.groups().items():
-        pieces = sorted((key[len(owner) :], header.entries[key].shape, header.entries[key].dtype) for key in keys)
+        pieces = sorted(
+            (key[len(owner) :], mates.get(key, header.entries[key].shape), header.entries[key].dtype) for key in keys
+        )
         found[owner] = (*pieces, *sorted(map(str, shown[owner])))
     return found
 

@@ -287,7 +287,6 @@ PAIRS = (
     ),
     Pair(
         "style-linen", TransformerNet, lambda: Linen(LinenStyle(), (image(8),)), on_image,
-        open=("files",),
         why="instance norms; a layer inside of a layer that only pads; blocks with names of their own",
     ),
 )  # fmt: skip

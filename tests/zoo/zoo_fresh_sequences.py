@@ -349,7 +349,6 @@ PAIRS = (
     Pair(
         "elmo-linen", ElmoLm, lambda: Linen(LinenElmo(), (digits(2, 4, 5, below=31),)), on_args,
         allow={"always": ("assumption",)},
-        rules={"forward_layer_{i}": "fw_{i}", "backward_layer_{i}": "bw_{i}", "gamma": "mix_scale"},
         why="directions in modules of their own, a bare table against an embedding, scalars in a list",
     ),
     Pair(

@@ -48,6 +48,9 @@ are numbers that count layers of other sizes in another order on either side. `r
 among the decidable ones; an assumption may be right beyond them. A `before` above `decidable` comes of other pairs, of which
 more have no two layers of one shape.
 
+Numbers are changed wherever they are quoted: `conv1_norm` beside `conv1`, which is `conv4` now, is `conv4_norm`. Pairs that
+need a rule without their models are in the rows of `types` alone.
+
 Exchanging the labels of two layers of one shape is left out: the headers are those of the true pair."""
 
 

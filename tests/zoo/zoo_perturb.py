@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -104,15 +104,28 @@ def _numbered(header: Header, owners: list[str]) -> Header:
 
 
 def renumbered(header: Header, random: Random) -> Header:
-    """Numbers of siblings start elsewhere and have gaps, in the same order."""
+    """Numbers of siblings start elsewhere and have gaps, in the same order; what quotes a sibling's name quotes the new one.
+
+    `conv1_norm` beside `conv1` that is now `conv4` is `conv4_norm`.
+    """
     step, offset = random.randint(1, 3), random.randint(1, 4)
+    siblings: dict[str, set[str]] = {}
+    for owner in (*header.owners.values(), *header.sequence):
+        segments = owner.split("/")
+        for depth, segment in enumerate(segments):
+            if _parts(segment)[0] and _parts(segment)[1]:
+                siblings.setdefault("/".join(segments[:depth]), set()).add(segment)
+
+    def named(segment: str, beside: Collection[str]) -> str:
+        quoted = max((name for name in beside if segment.startswith(f"{name}_")), key=len, default="")
+        stem, number = _parts(segment[len(quoted) :])
+        return (named(quoted, beside) if quoted else "") + (f"{stem}{int(number) * step + offset}" if number else stem)
 
     def new(path: str) -> str:
-        made = []
-        for segment in path.split("/"):
-            stem, number = _parts(segment)
-            made.append(f"{stem}{int(number) * step + offset}" if number else segment)
-        return "/".join(made)
+        segments = path.split("/")
+        return "/".join(
+            named(segment, siblings.get("/".join(segments[:depth]), ())) for depth, segment in enumerate(segments)
+        )
 
     return header.moved(new)
 

@@ -68,6 +68,8 @@ def beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], sour
         if not one[1] and not (_runs(one[0], xs, source) and _runs(two[0], ys, target)):
             continue
         x, y = one[0], two[0]
+        if _may_be_turned(x, y, xs, ys, anchor, anchors):
+            continue
         text = f"beside {name_of(anchor.source)} = {name_of(anchor.target)}"
         # Of layers that were counted as they were made a number says no more than what decided that of the neighbour.
         made_so = x.single and y.single and any(is_automatic(item.units[0]) for item in (x, y))
@@ -79,6 +81,42 @@ def beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], sour
         if id(x) not in found or anchor.grade == "certain":
             found[id(x)] = taken[id(y)] = made
     return list(found.values())
+
+
+def _may_be_turned(
+    x: Item, y: Item, xs: Sequence[Item], ys: Sequence[Item], anchor: Tied, anchors: Sequence[Tied]
+) -> bool:
+    """Whether what is a container on one side may be a list of one layer of each container on the other.
+
+    `fc1/0`, `fc1/1` are no neighbours as `stage0/in`, `stage0/out` are: `stage1/in` has as much in common with `stage0/in`.
+    Layers of two kinds stand in one container only where they belong together, and two decided pairs say that containers are
+    partners.
+    """
+    if not (x.single and y.single and anchor.source.single and anchor.target.single):
+        return False
+    kinds = {item.units[0].colour[0] for item in (x, y, anchor.source, anchor.target)}
+    if len(kinds) > 1:
+        return False
+    homes = anchor.source.same[:-1], anchor.target.same[:-1]
+    if all(homes) and any(
+        other is not anchor and (other.source.same[:-1], other.target.same[:-1]) == homes for other in anchors
+    ):
+        return False
+    return any(
+        other is not item and _crosses(other, own)
+        for item, own, items in ((x, anchor.source, xs), (y, anchor.target, ys))
+        for other in items
+    )
+
+
+def _crosses(item: Item, anchor: Item) -> bool:
+    """Whether an item that is named as deep as an anchor has the same name as that, or its number, in another container."""
+    if len(item.path) != len(anchor.path) or not item.path:
+        return False
+    one, two = item.path[-1], anchor.path[-1]
+    if one.same == two.same:
+        return item.same != anchor.same
+    return one.number is not None is not two.number and (one.number == two.number or one.stem == two.stem)
 
 
 def _runs(item: Item, items: Sequence[Item], view: View) -> bool:

@@ -2,18 +2,20 @@
 
 `blocks/0/ln1` and `time_norm_0` are of one block if what is paired already says that `blocks/{n}` is `time_mixing_{n}`, and if
 `time_norm` has the numbers of `time_mixing` beside it. A class is divided only as a whole: every block has to have as many on
-both sides, and what is in no block too. Which is which inside of a block is for `ties` to say.
+both sides, and what is in no block too. Which is which inside of a block is for `ties` to say. Sides may count from other
+numbers and in other steps (`blocks/2`, `blocks/5`), as long as they count as many and in one proportion.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.evidence.population import Population
-from stateregistry.alignment.model import View
+from stateregistry.alignment.model import Grade, View
 
 #: So many blocks have to be paired before their number says anything.
 _LEAST: Final = 2
@@ -23,26 +25,30 @@ _EACH: Final = 64
 
 #: The first name on the way to an item that has a number, with the names before it.
 _Name = tuple[tuple[tuple[str, int | None], ...], str]
-#: The numbers of every name of a side, and the family of those that count blocks.
-_Ranges = Mapping[_Name, frozenset[int]]
+#: The numbers of every name of a side, each with its place among them, and the family of those that count blocks.
+_Ranges = Mapping[_Name, Mapping[int, int]]
 _Families = dict[_Name, int]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a class has in one block, or outside of all.
+    """What a class has in one block or part of a model, or outside of all.
 
     Attributes:
-        inside: it is a block. xs, ys: as many on both sides.
+        text, grade: what says that it belongs together, and how sure that is. xs, ys: as many on both sides.
         anchors: what is decided in it. population: what else it holds.
+        counted: numbers say it. leaf: the numbers of single units.
     """
 
-    inside: bool
+    text: str
+    grade: Grade
     xs: Sequence[Item]
     ys: Sequence[Item]
     anchors: Sequence[Tied]
     population: Population
+    counted: bool = False
+    leaf: bool = False
 
 
 def by_block(
@@ -51,7 +57,7 @@ def by_block(
     """A class in parts of one block each, the last what is in none; empty where not all of it can be divided."""
     if len(xs) < _LEAST or len(anchors) > _MOST + _EACH * len(xs):
         return []
-    ranges = _ranges(population.items[0], 0, anchors), _ranges(population.items[1], 1, anchors)
+    ranges = _ranges((*population.items[0], *xs), 0, anchors), _ranges((*population.items[1], *ys), 1, anchors)
     homes, crossed = _families(ranges, anchors)
     for side, items in enumerate((xs, ys)):
         if any((counter := _counter(item)) is not None and counter[0] in crossed[side] for item in items):
@@ -74,9 +80,12 @@ def by_block(
             known.setdefault(one, []).append(anchor)
     held = _divided(population.items, homes, ranges)
     return [
-        Part(mark is not None, one, two, known.get(mark, ()), Population(held.get(mark, ((), ()))))
+        Part(
+            "outside of all blocks" if mark is None else "by the number of the block", "numbers", one, two,
+            known.get(mark, ()), Population(held.get(mark, ((), ()))), counted=True, leaf=mark is not None,
+        )
         for mark, (one, two) in sorted(divided.items(), key=lambda each: (each[0] is None, each[0] or ()))
-    ]
+    ]  # fmt: skip
 
 
 def _divided(
@@ -97,14 +106,19 @@ def _counter(item: Item) -> tuple[_Name, int] | None:
     return None
 
 
-def _ranges(items: Sequence[Item], side: int, anchors: Sequence[Tied]) -> dict[_Name, frozenset[int]]:
-    """The numbers that every name has in the scope."""
+def _is_inside(item: Item, name: _Name) -> bool:
+    """Whether what a name counts holds an item: a name that counts single layers on both sides counts no blocks."""
+    return len(item.path) > len(name[0]) + 1 or not item.single
+
+
+def _ranges(items: Sequence[Item], side: int, anchors: Sequence[Tied]) -> dict[_Name, dict[int, int]]:
+    """The numbers that every name has in the scope, with their places."""
     found: dict[_Name, set[int]] = {}
     for item in (*items, *((anchor.source, anchor.target)[side] for anchor in anchors)):
         counter = _counter(item)
         if counter is not None:
             found.setdefault(counter[0], set()).add(counter[1])
-    return {name: frozenset(numbers) for name, numbers in found.items()}
+    return {name: {number: n for n, number in enumerate(sorted(numbers))} for name, numbers in found.items()}
 
 
 def _families(
@@ -119,20 +133,24 @@ def _families(
     crossed: tuple[set[_Name], set[_Name]] = (set(), set())
     for anchor in anchors:
         one, two = _counter(anchor.source), _counter(anchor.target)
-        if one is not None and two is not None:
+        if (
+            one is not None
+            and two is not None
+            and (_is_inside(anchor.source, one[0]) or _is_inside(anchor.target, two[0]))
+        ):
             both = one[0], two[0]
             if links.setdefault(both, {}).setdefault(one[1], two[1]) != two[1]:
                 crossed[0].add(one[0])
                 crossed[1].add(two[0])
     families: tuple[_Families, _Families] = ({}, {})
     for number, (both, row) in enumerate(links.items()):
-        first, second = (sorted(ranges[side][both[side]]) for side in (0, 1))
-        shift = second[0] - first[0]
-        if len(row) < _LEAST or [i + shift for i in first] != second:
+        first, second = (ranges[side][both[side]] for side in (0, 1))
+        if len(row) < _LEAST or not _count_alike(first, second, row):
             continue
-        if any(j - i != shift for i, j in row.items()):
-            crossed[0].add(both[0])
-            crossed[1].add(both[1])
+        if any(first[i] != second[j] for i, j in row.items()):
+            if len({b - a for a, b in zip(first, second, strict=True)}) == 1:  # else they count different things
+                crossed[0].add(both[0])
+                crossed[1].add(both[1])
             continue
         old = {families[side][name] for side, name in enumerate(both) if name in families[side]}
         families[0][both[0]] = families[1][both[1]] = number
@@ -145,13 +163,24 @@ def _families(
     return families, crossed
 
 
+def _count_alike(first: Mapping[int, int], second: Mapping[int, int], row: Mapping[int, int]) -> bool:
+    """Whether two names count equally many blocks in steps of one proportion, from any number on, or all of it is decided.
+
+    Of other steps the places say nothing: the third of 0, 1, 4 need not be that of 2, 5, 6.
+    """
+    if len(first) != len(second) or len(row) == len(first):
+        return len(first) == len(second)
+    one, two = ([b - a for a, b in itertools.pairwise(numbers)] for numbers in (first, second))
+    return all(a * two[0] == b * one[0] for a, b in zip(one, two, strict=True))
+
+
 def _extend(family: _Families, ranges: _Ranges, crossed: set[_Name]) -> None:
     """Add the names that stand beside those of one family and have their numbers."""
     beside: dict[tuple[object, frozenset[int]], set[int]] = {}
     for name, number in family.items():
-        beside.setdefault((name[0], ranges[name]), set()).add(number)
+        beside.setdefault((name[0], frozenset(ranges[name])), set()).add(number)
     for name, numbers in ranges.items():
-        found = beside.get((name[0], numbers), set())
+        found = beside.get((name[0], frozenset(numbers)), set())
         if name not in family and name not in crossed and len(found) == 1:
             family[name] = next(iter(found))
 
@@ -161,7 +190,7 @@ def _home(item: Item, families: _Families, ranges: _Ranges) -> tuple[int, int] |
     counter = _counter(item)
     if counter is None or counter[0] not in families:
         return None
-    return families[counter[0]], counter[1] - min(ranges[counter[0]])
+    return families[counter[0]], ranges[counter[0]][counter[1]]
 
 
 def _in_turn(items: Sequence[Item], families: _Families, ranges: _Ranges, view: View) -> bool:

@@ -7,6 +7,7 @@ them, and both sides count the same. Calls tell norms, and kernels that were cou
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -49,9 +50,57 @@ def by_numbers(
         return ([], "their numbers contradict the order in which they are declared or called")
     if _crosswise(chain):
         return [], "both sides count the same two, one in the other, the other way round"
-    if not _count_alike(_counted_by(xs, population.counts[0]), _counted_by(ys, population.counts[1])):
+    if not _count_alike(counted_by(xs, population.counts[0]), counted_by(ys, population.counts[1])):
         return [], "their names count other layers in another order on either side"
-    return counted(chain, "by number"), ""
+    found = counted(chain, "by number")
+    if any(
+        _may_be_turned([pair[side] for pair in chain], view, population.counts[side])
+        for side, view in enumerate((source, target))
+    ):
+        text = "by number; a list may hold one of each block, or all of one"
+        found = [Tied(each.source, each.target, text, "assumption", each.counted, each.leaf) for each in found]
+    return found, ""
+
+
+def _may_be_turned(items: Sequence[Item], view: View, counts: Counts) -> bool:
+    """Whether lists that are numbered by their names (`conv1/0`, `conv2/0`) may be counted the other way round as well.
+
+    A side whose calls are known shows its order. Else sizes show it, where the other order does not have the same ones.
+    """
+    if view.called and all(item.call is not None for item in items):
+        return False
+    if not any(item.single for item in items):
+        rows_of = [_places(item) for item in items]
+        return len(items) > 1 and all(len(row) == len(items) for row in rows_of) and _is_symmetric(rows_of)
+    grid = [place for item in items if (place := _listed(item)) is not None]
+    if len(grid) < len(items) or any(len({place[n] for place in grid}) < 2 for n in (0, 1)):
+        return False
+    rows = counted_by(items, counts) or [(item.numbers, item.units[0].colour) for item in items]
+    if math.prod(len(set(values)) for values in zip(*(numbers for numbers, _ in rows), strict=False)) != len(rows):
+        return False  # lists by place have one layer of every block
+    turned = sorted(rows, key=lambda row: row[0][::-1])
+    return [colour for _, colour in sorted(rows, key=lambda row: row[0])] == [colour for _, colour in turned]
+
+
+def _listed(item: Item) -> tuple[int, int] | None:
+    """The number that the name of a list ends in, and the place in the list."""
+    for name, place in itertools.pairwise(item.path):
+        if name.number is not None and not name.apart and not place.stem and place.number is not None:
+            return name.number, place.number
+    return None
+
+
+def _places(item: Item) -> list[Colour]:
+    """The colours of a list that is numbered by its name and holds single layers alone, by their places; else none."""
+    depth = item.depth + len(item.path)
+    inner = [unit.tokens[depth:] for unit in item.units]
+    if item.path[-1].number is None or item.path[-1].apart or any(len(path) != 1 or path[0].stem for path in inner):
+        return []
+    return [unit.colour for unit in sorted(item.units, key=lambda unit: unit.tokens[-1].number or 0)]
+
+
+def _is_symmetric(rows: Sequence[Sequence[Colour]]) -> bool:
+    return all(rows[i][j] == rows[j][i] for i in range(len(rows)) for j in range(i))
 
 
 def _crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
@@ -74,17 +123,17 @@ def _counters(item: Item) -> tuple[str, set[str]]:
     return own.removesuffix("s"), {stem.removesuffix("s") for stem in inner}
 
 
-def _counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
+def counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
     """Everything that the names of some items count in the scope."""
     return [each for stems in {item.stems for item in items} for each in counts.get(stems, ())]
 
 
 def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
     """Whether two names count what both of them count in the same order."""
-    return _called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
+    return called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
 
 
-def _called_alike(rows: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
+def called_alike(rows: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
     """Whether names count what is on both sides in the order in which the other side has it."""
     mine = [colour for _, colour in sorted(rows, key=lambda each: each[0])]
     shared = {*mine} & {*others}
@@ -109,7 +158,7 @@ def by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, 
             continue
         if made and (in_order(_sorted(others), other) or not all(is_automatic(item.units[0]) for item in others)):
             continue
-        if not _called_alike(_counted_by(own, population.counts[side]), population.calls[1 - side]):
+        if not called_alike(counted_by(own, population.counts[side]), population.calls[1 - side]):
             continue
         chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
         pairs = chain if own is xs else [(y, x) for x, y in chain]

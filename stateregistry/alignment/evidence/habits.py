@@ -36,11 +36,20 @@ def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View,
         if first and second:
             pairs = zip(second, first, strict=True) if number else zip(first, second, strict=True)
             return [Tied(x, y, why, "assumption", counted=True, leaf=True) for x, y in pairs]
-    one, two = _in_words(xs), _in_words(ys)
-    if one[0] and two[0] and all(item.vector for item in (*xs, *ys)):
+    if not all(item.vector for item in (*xs, *ys)):
+        return []
+    one, two = (_in_words(items)[0] or _to_the_end(items) for items in (xs, ys))
+    if one and two:
         text = "two norms of a block, in the order that their names have by habit"
-        return [Tied(x, y, text, "assumption") for x, y in zip(one[0], two[0], strict=True)]
+        return [Tied(x, y, text, "assumption") for x, y in zip(one, two, strict=True)]
     return []
+
+
+def _to_the_end(items: Sequence[Item]) -> list[Item]:
+    """The norm of the attention, then the final one of a block; against counted norms these names say nothing."""
+    first = [item for item in items if "attention" in item.words and not item.words & SIDES]
+    last = [item for item in items if item.words & SIDES == {"final"}]
+    return [*first, *last] if len(first) == len(last) == 1 else []
 
 
 def _in_numbers(items: Sequence[Item], view: View, counts: Counts) -> list[Item]:

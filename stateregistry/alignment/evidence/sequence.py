@@ -7,10 +7,12 @@ sizes in which the other calls them, and something decided stands between any tw
 from __future__ import annotations
 
 import itertools
+from bisect import bisect
 from collections.abc import Sequence
 from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.counting import called_alike, counted_by
 from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import View
 
@@ -29,6 +31,20 @@ def in_sequence(
     """What one side counts, at the place that it has among the calls of the other."""
     if len(xs) < 2 or len(xs) != len(ys) or not all(item.single for item in (*xs, *ys)):
         return []
+    return _in_line(xs, ys, anchors, source, target, population) or _one_by_one(
+        xs, ys, anchors, source, target, population
+    )
+
+
+def _in_line(
+    xs: Sequence[Item],
+    ys: Sequence[Item],
+    anchors: Sequence[Tied],
+    source: View,
+    target: View,
+    population: Population,
+) -> list[Tied]:
+    """Where all that a scope holds comes in one order on both sides."""
     pairs = {id(a.source.units[0]): id(a.target.units[0]) for a in anchors if a.source.single and a.target.single}
     back = {its: mine for mine, its in pairs.items()}
     for own, (counted, called, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
@@ -54,6 +70,43 @@ def in_sequence(
             continue
         text = "by number on one side and by call on the other, as all layers around them"
         return [Tied(*(pair[::-1] if own else pair), text, "numbers", counted=True, leaf=True) for pair in both]
+    return []
+
+
+def _one_by_one(
+    xs: Sequence[Item],
+    ys: Sequence[Item],
+    anchors: Sequence[Tied],
+    source: View,
+    target: View,
+    population: Population,
+) -> list[Tied]:
+    """Kernels that one side counts, in an order that it does not show, as the other calls them with something decided between.
+
+    What is called right after another may read the same (gate and up); what is called after its norm reads what it gave. That
+    authors count in this order is a habit.
+    """
+    if any(item.vector for item in (*xs, *ys)):
+        return []
+    for own, (counted, called, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
+        rows = [(item.call, item) for item in called if item.call is not None]
+        if view.called or view.ordered or not other.called or len(rows) != len(called) or not _numbered(counted, view):
+            continue
+        decided = sorted(
+            unit.call
+            for a in anchors
+            for unit in ((a.source, a.target)[1 - own].units[0],)
+            if (a.source, a.target)[1 - own].single and unit.call is not None
+        )
+        rows.sort(key=lambda row: row[0])
+        if any(bisect(decided, one) == bisect(decided, two) for (one, _), (two, _) in itertools.pairwise(rows)):
+            continue
+        if not called_alike(counted_by(counted, population.counts[own]), population.calls[1 - own]):
+            continue
+        first = sorted(counted, key=lambda item: item.numbers)
+        text = "by number on one side, whose order is not known, and by call on the other, with others between"
+        pairs = zip(first, (item for _, item in rows), strict=True)
+        return [Tied(*(pair[::-1] if own else pair), text, "assumption", counted=True, leaf=True) for pair in pairs]
     return []
 
 

@@ -6,11 +6,12 @@ A layer that was only inferred takes the kind and the layout that the other side
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from stateregistry.alignment import bare, copies
+from stateregistry.alignment import bare, copies, stacked
 from stateregistry.alignment.colours import is_vector
 from stateregistry.alignment.images import images
 from stateregistry.alignment.lexicon import words_of
@@ -27,11 +28,14 @@ from stateregistry.conversion.rules.patterns import covers, filled, prefix
 from stateregistry.layers.vocabulary import a_kind
 
 if TYPE_CHECKING:
+    from stateregistry.alignment.colours import Colour
     from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Layer
 
 _BY_NAME: Final = "same path"
+#: The axis of a pattern that counts blocks.
+_COUNTED: Final = re.compile(r"\([^)]*:\) ?")
 
 
 @final
@@ -53,6 +57,10 @@ class Bridge:
         self.rest = Unpaired(source, target, rules, found)
         self.done = self.rest.done
         self.sides = source, target
+        #: Containers of either side that are read as the blocks of the other side, stacked.
+        self.stacks: list[Mapping[str, stacked.Stack]] = [{}, {}]
+        #: Kernels of either side that lie as those of the convolutions that they transpose.
+        self.turned: list[frozenset[str]] = [frozenset(), frozenset()]
         #: Linears of a side that does not know its layers, of which the other side's shape says how they lie.
         self.learned: set[tuple[int, str]] = set()
         self.dialects = dialect_of(source), dialect_of(target)
@@ -63,7 +71,7 @@ class Bridge:
 
     def run(self) -> None:
         """Pair, and say what is not paired."""
-        result, views = copies.paired(self._views, self.rules.rename, by_structure=not self.target.derived)
+        result, views = self._paired()
         self.found.paths = tuple(unit.path for unit in (*views[0].units, *(copy for copy, _ in result.copies[0])))
         self._check_images(result, views)
         self._learn(result)
@@ -71,6 +79,61 @@ class Bridge:
             self._emit(pair)
         self._alone()
         self.rest.report(result, views)
+
+    def _paired(self) -> tuple[Result, copies.Views]:
+        """The pairing of both sides. What it leaves over of a side without types may be read otherwise."""
+        found = self._once()
+        for number, side in enumerate(self.sides):
+            untyped = self.dialects[number] is not None and all(layer.inferred for layer in side.layers)
+            if not self.target.derived and untyped and any(not unit.spare for unit in found[0].left[1 - number]):
+                found = self._restacked(number, self._transposed(number, found))
+        return found
+
+    def _once(self) -> tuple[Result, copies.Views]:
+        return copies.paired(self._views, self.rules.rename, by_structure=not self.target.derived)
+
+    def _transposed(self, number: int, first: tuple[Result, copies.Views]) -> tuple[Result, copies.Views]:
+        """The pairing with kernels read as those of the convolutions that they transpose, if that leaves less over.
+
+        Of those without a bias no size tells it; only what corresponds to nothing as it is, and to something when it is
+        turned, is one.
+        """
+        left = [[unit for unit in units if not unit.spare] for units in first[0].left]
+        wanted = {unit.colour for unit in left[1 - number] if unit.colour[0] == "conv_transpose"}
+        paths = frozenset(
+            unit.path for unit in left[number] if unit.colour[0] == "conv" and _turned_colour(unit.colour) in wanted
+        )
+        if not paths:
+            return first
+        self.turned[number] = paths
+        again = self._once()
+        if _fits(again[0], first[0], number, paths):
+            return again
+        self.turned[number] = frozenset()
+        return first
+
+    def _restacked(self, number: int, first: tuple[Result, copies.Views]) -> tuple[Result, copies.Views]:
+        """The pairing with containers read as the blocks of the other side, stacked, if that leaves less over."""
+        better = []
+        counts = stacked.counts_of(first[1][1 - number].units)
+        for stacks in stacked.beside(self.sides[number].entries, counts):
+            self.stacks[number] = stacks
+            again = self._once()
+            if _fits(again[0], first[0], number, stacks):
+                better.append((stacks, again))
+        self.stacks[number] = better[0][0] if len(better) == 1 else {}
+        if len(better) > 1:
+            self._open_axis([stacks for stacks, _ in better])
+        return better[0][1] if len(better) == 1 else first
+
+    def _open_axis(self, several: Sequence[Mapping[str, stacked.Stack]]) -> None:
+        """Ask for the axis of blocks that lie in one of several ways."""
+        paths = tuple(dict.fromkeys(path for stacks in several for path in stacks))
+        axes = " or ".join(dict.fromkeys(str(stack.axis) for stacks in several for stack in stacks.values()))
+        text = f"its arrays may hold the blocks of the other side along axis {axes}, and no shape tells which"
+        self.found.problems.append(
+            PlanProblem("ambiguous", paths, text, "give the model (module=, like=), which says it")
+        )
 
     def _learn(self, result: Result) -> None:
         """What is called alike and is no square says how matrices without a bias lie on a side that does not know."""
@@ -112,12 +175,12 @@ class Bridge:
                 skip.add(key)
         own = bare.Read(list(side.layers))
         if dialect is not None and not self.target.derived:
-            own = bare.read(side.entries, side.layers, dialect)
+            own = bare.read(side.entries, side.layers, dialect, self.stacks[number], self.turned[number])
 
         def ways(layer: Layer) -> Mapping[str, Layer]:
             return own.readings.get(layer.path) or readings(layer, side, self.rules)
 
-        return view(
+        made = view(
             Given(
                 side.entries, side.aliases, own.layers, ways,
                 path=self._renamed if number == 0 else str, skip=skip,
@@ -125,6 +188,10 @@ class Bridge:
                 out_first=out_first(dialect),
             )
         )  # fmt: skip
+        for unit in made.units:
+            if unit.path in own.doubts:
+                unit.note, unit.grade = own.doubts[unit.path], "assumption"
+        return made
 
     def _renamed(self, path: str) -> str:
         new = self.rules.rename(path)
@@ -245,7 +312,7 @@ class Bridge:
         # Only matrices are stored either way by some classes: their neighbours tell.
         kernel = next(piece for piece in layer.pieces if piece.role == "kernel")
         pattern, decided = self.orientations[number].of(layer.path, kernel.name)
-        lies = kernel.axes.rpartition(":) ")[2]
+        lies = _COUNTED.sub("", kernel.axes).strip()
         # Heads have axes of their own, and thirds a name: these lie as they were read.
         return lies not in ("out in", "in out") or (decided and lies == pattern)
 
@@ -296,6 +363,18 @@ class Bridge:
             evidence = ["same key"] if name == new else ["a rename rule"]
             unit = Unit(name, (), (("array",),), {}, (key,), typed=False, place=0)
             self._entry(Pair(unit, unit, evidence), key, other)
+
+
+def _fits(again: Result, first: Result, number: int, read: Collection[str]) -> bool:
+    """Whether what is read otherwise leaves less of the other side over, and nothing of itself."""
+    rest = [[unit for unit in result.left[1 - number] if not unit.spare] for result in (again, first)]
+    inside = any(unit.path == path or stacked.below(unit.path, path) for unit in again.left[number] for path in read)
+    return len(rest[0]) < len(rest[1]) and not inside
+
+
+def _turned_colour(colour: Colour) -> Colour:
+    """What a kernel of a convolution is if it is that of the convolution that it transposes."""
+    return ("conv_transpose", colour[2], colour[1], *colour[3:])
 
 
 def _paths(pair: Pair) -> tuple[str, str]:

@@ -6,6 +6,7 @@ shapes and rules; decides nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from stateregistry.conversion.side import Side
     from stateregistry.layers.vocabulary import Dialect, Layer, Piece
 
+#: A family of one axis, as patterns of stacked arrays write it out.
+_FIRST: Final = re.compile(r"\b(features)\.0\b")
+_SECOND: Final = re.compile(r"\bfeatures\.1\b")
 #: So many readings are kept, by names and shapes.
 _MOST: Final = 4096
 _READ: dict[tuple[object, ...], tuple[Dialect, dict[str, Layer]]] = {}
@@ -34,7 +38,9 @@ def readings(layer: Layer, side: Side, rules: Rules) -> dict[str, Layer]:
     Raises:
         RuleError: a [[layer]] rule names this layer and a kind that its arrays are not.
     """
-    if not layer.inferred:
+    if not layer.inferred or any(
+        piece.part for piece in layer.pieces
+    ):  # a part is of what a rule takes apart: it has an axis
         return {layer.kind: layer}
     dialect = dialect_of(side)
     found = (_candidates(layer, dialect, side) if dialect is not None else {}) or {layer.kind: layer}
@@ -101,7 +107,8 @@ def _pattern(key: str, piece: Piece, side: Side) -> str:
     """The pattern of a piece; axes of any number (`*features`) are one where the array has one for them."""
     entry = side.entries.get(side.canonical(key) or "")
     whole = entry is not None and len(entry.shape) == len(axes.parse(piece.axes))
-    return piece.axes.replace("*", "") if whole else piece.axes
+    plain = piece.axes if _SECOND.search(piece.axes) else _FIRST.sub(r"\1", piece.axes)
+    return plain.replace("*", "") if whole else piece.axes
 
 
 def is_decided(layer: Layer, side: Side) -> bool:

@@ -48,7 +48,12 @@ class Unpaired:
             self.done[number].update(key for unit in units for key in unit.keys)
 
     def report(self, result: Result, views: tuple[View, View]) -> None:
-        """Turn open questions and what is left over into problems."""
+        """Turn open questions and what is left over into problems: what sets the models apart before what is open."""
+        start = len(self.found.problems)
+        self._told(result, views)
+        self.found.problems[start:] = sorted(self.found.problems[start:], key=lambda problem: bool(problem.candidates))
+
+    def _told(self, result: Result, views: tuple[View, View]) -> None:
         self._copies(result)
         left = self._left(result)
         uneven = [question for question in result.questions if len(question.sources) != len(question.targets)]

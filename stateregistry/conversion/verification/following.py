@@ -190,19 +190,23 @@ class _Follower:
         """The answers of the next place, in the order of calls of the source, and what was seen with them if it was run."""
         calls = self._calls = seen[0]
         mine, its = _open(plan, self._here, calls)
+        said = {one.source for one in answers}  # a part of a stacked array stays open until all of them are answered
+        mine = {path: colour for path, colour in mine.items() if path not in said}
         found: list[Rename] = []
         taken: set[str] = set()
         for group, mates in self._groups(mine, its, calls):
             if taken & {*group, *mates}:
                 continue
             if len(group) == len(mates) == 1:  # what is given the same, and nothing else is
-                found.append(Rename(group[0], mates[0]))
-                taken |= {*group, *mates}
+                answer = Rename(group[0], mates[0])
+                more = [answer, *_of_stack(answer, plan, mine, its)]
+                found += more
+                taken |= {path for one in more for path in (one.source, one.target)}
                 continue
             if found:
                 break  # decide the surest first: a run with them shows more
             if len(group) == len(mates) and math.factorial(len(mates)) <= _ORDERS:
-                return self._order(group, mates, answers)
+                return self._order(group, mates, answers, lambda one: _of_stack(one, plan, mine, its))
         return tuple(found), None
 
     def _onward(self, plan: Plan, answers: tuple[Rename, ...]) -> tuple[tuple[Rename, ...], _Seen | None]:
@@ -244,12 +248,20 @@ class _Follower:
         return found is not None and found.share <= factor * self._tolerance
 
     def _order(
-        self, group: Sequence[str], mates: Sequence[str], answers: tuple[Rename, ...]
+        self,
+        group: Sequence[str],
+        mates: Sequence[str],
+        answers: tuple[Rename, ...],
+        others: Callable[[Rename], Sequence[Rename]],
     ) -> tuple[tuple[Rename, ...], _Seen | None]:
-        """The order of some layers under which most of what comes after agrees; the first of those that are as good."""
+        """The order of some layers under which most of what comes after agrees; the first of those that are as good.
+
+        `others`: what an answer says of other blocks by itself.
+        """
         rows = []
         for order in itertools.permutations(mates):
             more = tuple(Rename(one, two) for one, two in zip(group, order, strict=True))
+            more += tuple(one for answer in more for one in others(answer))
             plan = self._answered((*answers, *more))
             hard = [problem for problem in plan.problems if not problem.answers and problem.problem != "assumption"]
             if any(problem.problem in ("shape", "kind", "rule", "structure") for problem in hard):
@@ -299,12 +311,32 @@ def _analogous(answer: Rename, mine: Mapping[str, Colour], its: Mapping[str, Col
     def alike(path: str, colours: Mapping[str, Colour]) -> list[str]:
         shape, colour = _NUMBER.sub("#", path), colours.get(path)
         found = [other for other in colours if _NUMBER.sub("#", other) == shape and colours[other] == colour]
-        return sorted(found, key=lambda other: [int(number) for number in _NUMBER.findall(other)])
+        return sorted(found, key=_numbers)
 
     one, two = alike(answer.source, mine), alike(answer.target, its)
     if len(one) != len(two) or answer.source not in one or one.index(answer.source) != two.index(answer.target):
         return []
     return [Rename(a, b) for a, b in zip(one, two, strict=True) if a != answer.source]
+
+
+def _of_stack(answer: Rename, plan: Plan, mine: Mapping[str, Colour], its: Mapping[str, Colour]) -> list[Rename]:
+    """An answer for all blocks of the array that it speaks of: a part of one is no state to run with."""
+    stacked = False
+    members = []
+    for side, path, calls in ((plan.source, answer.source, mine), (plan.target, answer.target, its)):
+        stacks = {layer.path: layer.base for layer in side.layers if layer.config.get("stacked")}
+        shape, base = _NUMBER.sub("#", path), stacks.get(path)
+        stacked |= base is not None
+        found = (one for one in calls if (stacks.get(one) == base if base else _NUMBER.sub("#", one) == shape))
+        members.append(sorted(found, key=_numbers))
+    one, two = members
+    if not stacked or len(one) != len(two) or one.index(answer.source) != two.index(answer.target):
+        return []
+    return [Rename(a, b) for a, b in zip(one, two, strict=True) if a != answer.source]
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(number) for number in _NUMBER.findall(path)]
 
 
 def _first_calls(calls: Sequence[Call]) -> dict[str, Call]:
