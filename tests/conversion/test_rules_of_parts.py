@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flax import nnx
+from flax import nnx, serialization, traverse_util
+from safetensors.torch import save_file
 
 import stateregistry as sr
 from stateregistry.conversion.rules.rules import Rules
@@ -153,6 +154,22 @@ def test_a_fused_layer_is_split_as_the_rule_says_and_joined_on_the_way_back(name
 
     rule = {"source": "blocks.{i}", "axis": "out", "axes": axes, "targets": ["q{i}", "k{i}", "v{i}"]}
     there_and_back(Fused(), Three(), {"split": [rule]}, forward=forward)
+
+
+def test_a_split_of_files_is_that_of_the_models(tmp_path) -> None:
+    """Neither module is at hand: what a rule takes apart along `out` is no embedding."""
+    targets = [f"b{{i}}/{n}" for n in "qkv"]
+    rules = {"split": [{"source": "blocks.{i}", "axis": "out", "axes": "q|k|v: out", "targets": targets}]}
+    expected = sr.convert(scrambled(Fused()), to="flax-linen", rules=rules).target
+    given, like = tmp_path / "given.safetensors", tmp_path / "like.msgpack"
+    save_file(scrambled(Fused()).state_dict(), given)
+    like.write_bytes(serialization.to_bytes(expected))
+    done = sr.convert(given, like, out=tmp_path / "made.msgpack", rules=rules, allow=("assumption",))
+    found = serialization.msgpack_restore(done.target.read_bytes())
+    flat, wanted = (traverse_util.flatten_dict(tree) for tree in (found, expected))
+    assert {key: np.asarray(value).tobytes() for key, value in flat.items()} == {
+        key: np.asarray(value).tobytes() for key, value in wanted.items()
+    }
 
 
 def test_a_split_needs_no_target() -> None:
