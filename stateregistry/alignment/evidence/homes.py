@@ -40,8 +40,9 @@ def by_home(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], pop
     if not 1 < len(xs) == len(ys) <= _CANDIDATES or len(anchors) > _MOST:
         return []
     telling: list[_Told] = []
+    held_by = [Counter(home for item in items for home in dict(_homes(item))) for items in (xs, ys)]
     for both, (sure, anchor) in _mates(anchors).items():
-        mine, its = _count(xs, both[0]), _count(ys, both[1])
+        mine, its = (held_by[side][home] for side, home in enumerate(both))
         if mine != its and {_number(home) for home in both} == _COUNTED:
             return []  # a number that is in the names of one side alone counts something else there
         if 0 < mine == its < len(xs):
@@ -60,7 +61,7 @@ def _divided(
     found: dict[tuple[bool, ...], tuple[list[Item], list[Item]]] = {}
     for side, items in enumerate((xs, ys)):
         for item in items:
-            homes = {home for home, _ in _homes(item)}
+            homes = dict(_homes(item))
             found.setdefault(tuple(both[side] in homes for both, _, _ in telling), ([], []))[side].append(item)
     alike = len(found) > 1 and all(len(one) == len(two) for one, two in found.values())
     return found if alike else {}
@@ -81,7 +82,8 @@ def _part(
     if not inside:
         return Part("in none of the parts of which something is paired", grade, xs, ys, (), population)
     anchor = inside[0][2]
-    known = [each for each in anchors if all(_is_in(each.source, both[0]) for both, _, _ in inside)]
+    homes = {both[0] for both, _, _ in inside}
+    known = [each for each in anchors if homes <= dict(_homes(each.source)).keys()]
     return Part(
         f"of one part with {name_of(anchor.source)} = {name_of(anchor.target)}", grade, xs, ys, known, population
     )
@@ -120,14 +122,6 @@ def _number(home: _Home) -> str:
     if home[0] == _ANYWHERE:
         return "anywhere" if isinstance(home[1][0], int) else ""
     return "container" if len(home[1]) == 2 and isinstance(home[1][1], int) else ""
-
-
-def _count(items: Sequence[Item], home: _Home) -> int:
-    return sum(_is_in(item, home) for item in items)
-
-
-def _is_in(item: Item, home: _Home) -> bool:
-    return any(home == one for one, _ in _homes(item))
 
 
 def _homes(item: Item) -> Iterator[tuple[_Home, Grade]]:

@@ -7,7 +7,7 @@ it is an assumption. Reads pairs and questions, and answers questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -82,8 +82,8 @@ def _containers(question: Question) -> tuple[Tokens, Tokens] | None:
     return found[0], found[1]
 
 
-def _same(path: Iterable[object]) -> _Inside:
-    return tuple(token.same for token in path)  # type: ignore[attr-defined]  # tokens
+def _same(path: Tokens) -> _Inside:
+    return tuple(token.same for token in path)
 
 
 def _count(pair: Pair, path: Tokens, families: Mapping[_Kind, _Family]) -> None:
