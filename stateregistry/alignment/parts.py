@@ -14,7 +14,8 @@ from typing import Final
 from stateregistry.layers.vocabulary import Layer, Piece
 
 _HEADS: Final = re.compile(r"\bheads\b|\bhead_dim\b")
-_WORD: Final = re.compile(r"-?\([^)]*\)|\S+")
+#: One axis or group of a pattern, with its sign.
+WORD: Final = re.compile(r"-?\([^)]*\)|\S+")
 
 
 def heads(layer: Layer) -> tuple[tuple[str, Layer], ...]:
@@ -74,7 +75,7 @@ def fused(layer: Layer, names: tuple[str, ...], shapes: dict[str, tuple[int, ...
 
 def _divided(pattern: str, names: tuple[str, ...], shape: tuple[int, ...]) -> str | None:
     """A pattern whose outputs are divided into parts; `None` where they cannot be."""
-    found = _WORD.findall(pattern)
+    found = WORD.findall(pattern)
     if len(found) != len(shape):
         return None
     parts = "|".join(names)
@@ -96,7 +97,7 @@ def pointwise(layer: Layer, ranks: dict[str, int]) -> Layer | None:
         return None
     pieces = []
     for piece in layer.pieces:
-        found = _WORD.findall(piece.axes)
+        found = WORD.findall(piece.axes)
         words = []
         for word in found:
             if word.lstrip("-") == "*spatial":
@@ -117,7 +118,7 @@ def patches(layer: Layer, rank: int) -> Layer | None:
     merged = f"({spatial} in/groups)"
     pieces = []
     for piece in layer.pieces:
-        found = _WORD.findall(piece.axes)
+        found = WORD.findall(piece.axes)
         if piece.role == "kernel" and "in" not in found:
             return None
         words = [merged if word == "in" and piece.role == "kernel" else word for word in found]

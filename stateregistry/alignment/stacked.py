@@ -8,11 +8,11 @@ another axis is an assumption. Reads names and shapes, imports the layers.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, final
 
+from stateregistry.alignment.parts import WORD
 from stateregistry.layers.vocabulary import Layer
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _VECTORS: Final = frozenset({"scale", "mean", "var"})
 #: The axes along which authors stack blocks: in front, behind the inputs of a kernel, behind all others.
 AXES: Final = (0, 1, -1)
-_WORD: Final = re.compile(r"-?\([^)]*\)|\S+")
 
 
 @final
@@ -58,7 +57,7 @@ class Stack:
     def _with(self, parts: str, pattern: str, rank: int) -> str:
         if self.axis == 0:
             return f"{parts} {pattern}"
-        words = _WORD.findall(pattern)
+        words = WORD.findall(pattern)
         for at, word in enumerate(words):
             if word.lstrip("-").startswith("*"):
                 name = word.replace("*", "")
