@@ -24,7 +24,7 @@ Colour = tuple[object, ...]
 NORMS: Final = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "prelu"})
 #: What says that a role is under a wrapper; what else the wrapper stores beside it differs between frameworks.
 _ENDINGS: Final = tuple(endings[0] for endings in WRAPPERS.values())
-_RECURRENT: Final = frozenset({"lstm", "gru", "rnn"})
+RECURRENT: Final = frozenset({"lstm", "gru", "rnn"})
 
 
 def colour_of(layer: Layer, entries: Mapping[str, Entry], aliases: Mapping[str, str]) -> Colour:
@@ -91,7 +91,7 @@ def _colour(kind: str, by_role: Mapping[str, Mapping[str, int]]) -> Colour:
         own = [_product(by_role.get(f"{name}_kernel", {}), "in") for name in ("query", "key", "value")]
         # Not whether a step is appended (`extra_key`): that the other side has no place for it is told of the pair.
         return (kind, *own, *inner, _product(sizes, "out"), bias, *odd)
-    if kind in _RECURRENT:
+    if kind in RECURRENT:
         # Not whether there are biases: a side without them says that they are zero, and that is asked of the pair.
         state = sizes.get("state", sizes.get("hidden", -1))
         return (kind, sizes.get("in", -1), sizes.get("hidden", -1), state, *odd)
@@ -118,6 +118,6 @@ def widths(colour: Colour) -> tuple[int, ...]:
         return (numbers[0],)
     if kind in NORMS:
         return tuple(numbers[:1])
-    if kind in _RECURRENT:
+    if kind in RECURRENT:
         return (numbers[1], 2 * numbers[1], numbers[2], 2 * numbers[2])
     return (numbers[-1],) if kind == "attention" else ()

@@ -89,9 +89,27 @@ def _anchored(source: View, target: View, anchor: Callable[[str], str | None], r
 
 def _named(found: names.Found, result: Result, taken: set[int]) -> None:
     result.by_name = True
+    crossed = _crossed(found.differing)
+    result.questions += crossed
+    open_units = {id(unit) for question in crossed for unit in question.sources}
     for pair in (*found.pairs, *found.differing):
-        result.pairs.append(pair)
+        if id(pair.source) not in open_units:
+            result.pairs.append(pair)
         taken |= {id(pair.source), id(pair.target)}
+
+
+def _crossed(differing: Sequence[Pair]) -> list[Question]:
+    """Layers of one container that have one another's sizes under equal names: the names do not mean the same on both sides."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in differing:
+        groups.setdefault(pair.source.path.rpartition("/")[0], []).append(pair)
+    found = []
+    for pairs in groups.values():
+        sources, targets = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        if Counter(unit.colour for unit in sources) == Counter(unit.colour for unit in targets):
+            text = "under equal names each has the sizes of another on the other side"
+            found.append(Question(sources, targets, text, crossed=True))
+    return found
 
 
 def _places(found: names.Found, result: Result, source: View, target: View, taken: set[int]) -> None:
@@ -158,5 +176,8 @@ def _spares(sources: Sequence[Unit], targets: Sequence[Unit], result: Result) ->
 
 def _answer(question: Question, spares: list[list[Unit]], result: Result) -> None:
     """One array here for two there, of which one could be a spare name: left as a question, with the spare among it."""
-    for side, units in enumerate((question.sources, question.targets)):
+    both = question.sources, question.targets
+    for side, units in enumerate(both):
+        if len(units) >= len(both[1 - side]):
+            continue  # what is there is enough, and a second name of any of it says nothing new
         units += [unit for unit in spares[side] if unit.colour == question.sources[0].colour and unit not in units]

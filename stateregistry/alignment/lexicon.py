@@ -42,7 +42,7 @@ _GROUPS: Final = (
     "pointwise pw pwconv",
     "relative rel",
     "time temb timestep",
-    "up upsample upsampling",
+    "up upsample upsampling upconv",
     "previous prev",
     "patch patches patchify",
     "pool pooler pooling pooled",
@@ -51,6 +51,7 @@ _GROUPS: Final = (
     "class cls",
     "average avg averaged ema moving",
     "mask masked",
+    "bias shift offset",
 )
 _CANONICAL: Final = {word: group.split()[0] for group in _GROUPS for word in group.split()}
 
@@ -124,13 +125,18 @@ def words_of(text: str) -> frozenset[str]:
     joined = "".join(parts)
     if joined in _JOINED:
         return _JOINED[joined]
-    if joined in _CANONICAL:
-        return frozenset({_CANONICAL[joined]})
+    if _meaning(joined) != joined or joined in _CANONICAL:
+        return frozenset({_meaning(joined)})
     if joined in ("proj", "projection"):  # beside nothing else, it is what follows an attention or a gate
         return frozenset({"out"})
-    found = frozenset(_CANONICAL.get(word, word) for word in parts if word not in _EMPTY)
+    found = frozenset(_meaning(word) for word in parts if word not in _EMPTY)
     letter = _LETTERS.get(parts[-1], "") if len(parts) > 1 else ""
     return found | {letter} if letter else found
+
+
+def _meaning(word: str) -> str:
+    """What a word stands for; a list is called like its members, with an `s` (`wqs`, `wos`, `mlps`)."""
+    return _CANONICAL.get(word) or _CANONICAL.get(word.removesuffix("s"), word)
 
 
 def words(path: Iterable[Token]) -> frozenset[str]:

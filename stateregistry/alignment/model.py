@@ -133,11 +133,13 @@ class Question:
 
     Attributes:
         sources, targets: the candidates. text: why it is open.
+        crossed: they stand under equal names, each with the sizes of another.
     """
 
     sources: list[Unit]
     targets: list[Unit]
     text: str
+    crossed: bool = False
 
 
 @final

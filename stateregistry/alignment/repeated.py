@@ -14,10 +14,12 @@ from typing import final
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.lexicon import words
+from stateregistry.alignment.longer import called_as, only
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
 
 _SIDES = ("source", "target")
+_Loose = tuple[frozenset[int], frozenset[int]]
 
 
 @final
@@ -40,22 +42,31 @@ class _List:
         return f"{self.count} {'repetition' if self.count == 1 else 'repetitions'} of `{self.name}`"
 
 
-def repeated(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
-    """The list or the part that one side has more often, if that accounts for all that is left; empty where none does."""
+def repeated(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]], *, near: bool = False) -> str:
+    """The list or the part that one side has more often, if that accounts for all that is left; empty where none does.
+
+    `near`: colours say less than they do, so that only lists that hold something of what is left are any.
+    """
     views = source, target
     if not left[0] and not left[1]:
         return ""
     lists = [_lists(_main(view)) for view in views]
+    if near:
+        lists = [[each for each in side if _holds_any(each, units)] for side, units in zip(lists, left, strict=True)]
     counts = [Counter(unit.colour for unit in _main(view)) for view in views]
     apart = Counter({c: counts[0][c] - counts[1][c] for c in counts[0] | counts[1] if counts[0][c] != counts[1][c]})
     return (
-        _longer(lists, apart)
-        or _more_of_the_same(lists, apart, richer=True)
-        or _part(views, apart)
-        or _more_of_the_same(lists, apart, richer=False)
+        _longer(lists, apart, only(left))
+        or _more_of_the_same(views, lists, apart, only(left), richer=True)
+        or _part(views, apart, only(left))
+        or _more_of_the_same(views, lists, apart, only(left), richer=False)
         or _covering(lists, left)
         or _largest(views, lists)
     )
+
+
+def _holds_any(some: _List, units: Sequence[Unit]) -> bool:
+    return not units or any(id(unit) in some.units for unit in units)
 
 
 def _main(view: View) -> list[Unit]:
@@ -77,23 +88,29 @@ def _lists(units: Sequence[Unit]) -> list[_List]:
         kinds = tuple(Counter(dict(each)) for each, _ in held.most_common())
         inside = frozenset(id(unit) for item in items.values() for unit in item)
         whole = len(held) == 1 and all(sum(number is not None for _, number in path) == 1 for path in items)
-        found.append(_List(name, len(items), kinds, inside, whole))
+        first = next(iter(items.values()))[0]
+        end = len(next(iter(items)))
+        found.append(_List(called_as(first, end, name), len(items), kinds, inside, whole))
     return sorted(found, key=lambda each: -each.held[0].total())
 
 
-def _longer(lists: Sequence[Sequence[_List]], apart: Counter[Colour]) -> str:
+def _longer(lists: Sequence[Sequence[_List]], apart: Counter[Colour], loose: _Loose) -> str:
     """A list of both sides that holds the same and is not as long."""
     for one in lists[0]:
         for two in lists[1]:
             more = one.count - two.count
-            alike = more and any(held in two.held for held in one.held)
+            alike = (
+                more and any(held in two.held for held in one.held) and loose[more < 0] <= (one, two)[more < 0].units
+            )
             if alike and any(apart == _times(held, more) for held in (*one.held, *two.held)):
                 name = "" if one.name == two.name else f" of `{two.name}`"
                 return f"the source has {one}, the target has {two.count}{name}"
     return ""
 
 
-def _more_of_the_same(lists: Sequence[Sequence[_List]], apart: Counter[Colour], *, richer: bool) -> str:
+def _more_of_the_same(
+    views: tuple[View, View], lists: Sequence[Sequence[_List]], apart: Counter[Colour], loose: _Loose, *, richer: bool
+) -> str:
     """A list of the side that has more, or of the other, where the other has what it holds in no list."""
     for number, side in enumerate(lists):
         for each in side:
@@ -104,17 +121,30 @@ def _more_of_the_same(lists: Sequence[Sequence[_List]], apart: Counter[Colour], 
                     continue
                 if (more > 0) is not richer or not (richer or (each.alike and held.total() > 1)):
                     continue
+                if richer and (not loose[number] <= each.units or _elsewhere(views[number], each, held)):
+                    continue
                 here, there = _SIDES[number], _SIDES[1 - number]
                 rest = each.count - more
                 return f"the {here} has {each}, the {there} has what {rest} of them {'holds' if rest == 1 else 'hold'}"
     return ""
 
 
+def _elsewhere(view: View, some: _List, held: Counter[Colour]) -> bool:
+    """Whether a container beside a list holds what its repetitions do, so that it could be what there is more."""
+    found: dict[str, Counter[Colour]] = {}
+    for unit in _main(view):
+        if id(unit) not in some.units:
+            steps = unit.path.split("/")
+            for end in range(1, len(steps) + 1):
+                found.setdefault("/".join(steps[:end]), Counter())[unit.colour] += 1
+    return any(each == held for each in found.values())
+
+
 def _times(colours: Counter[Colour], factor: int) -> Counter[Colour]:
     return Counter({colour: count * factor for colour, count in colours.items()})
 
 
-def _part(views: tuple[View, View], apart: Counter[Colour]) -> str:
+def _part(views: tuple[View, View], apart: Counter[Colour], loose: _Loose) -> str:
     """A container that one side has and the other has not."""
     signs = {count > 0 for count in apart.values()}
     if len(signs) != 1:
@@ -129,7 +159,8 @@ def _part(views: tuple[View, View], apart: Counter[Colour]) -> str:
             held.setdefault("/".join(steps[:end]), []).append(unit)
     found: dict[int, str] = {}
     for path, members in held.items():
-        if len(members) < len(units) and Counter(unit.colour for unit in members) == wanted:
+        inside = loose[number] <= {id(unit) for unit in members}
+        if inside and len(members) < len(units) and Counter(unit.colour for unit in members) == wanted:
             found.setdefault(id(members[0]), path)  # of one inside the other with nothing beside it, the outer one
     if len(found) > 1:  # what has a name there has its place there
         there = words(token for unit in others for token in tokens(unit.path.rpartition("/")[0]))
@@ -151,7 +182,7 @@ def _covering(lists: Sequence[Sequence[_List]], left: tuple[Sequence[Unit], Sequ
         loose = {id(unit) for unit in units}
         found.append(next((each for each in reversed(side) if each.alike and loose <= each.units), None))
     one, two = found
-    if one is None or two is None or one.count == two.count:
+    if one is None or two is None or one.count == two.count or not one.held[0].keys() & two.held[0].keys():
         return ""
     return f"the source has {one}, the target has {two.count} of `{two.name}`"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, final
 
-from stateregistry.alignment.colours import Colour
+from stateregistry.alignment.colours import NORMS, Colour
 from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of, listed_alike
 from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.lexicon import similarity
@@ -235,17 +235,18 @@ class Solver:
         )
         whys: dict[Colour, str] = {}
         parts: dict[Colour, list[tuple[list[Item], list[Item]]]] = {}
-        progress = True
-        while progress:
-            progress = False
-            for colour in sorted(classes, key=lambda colour: len(classes[colour][0])):
+        progress, last = True, False
+        while progress or not last:
+            progress, last = False, not progress  # what is weak is asked when nothing else says anything
+            # Norms after what they belong to: their numbers say less than that.
+            for colour in sorted(classes, key=lambda colour: (colour[0] in NORMS, len(classes[colour][0]))):
                 xs, ys = classes[colour]
                 if not xs or len(xs) != len(ys):
                     continue
                 if not self._spend(min(len(xs), 64) * len(ys)):
                     whys[colour] = "the search was stopped at its bound"
                     continue
-                made = tie(xs, ys, anchors, self.source, self.target, population)
+                made = tie(xs, ys, anchors, self.source, self.target, population, last=last)
                 whys[colour], parts[colour] = made.why, made.parts
                 progress |= bool(made.pairs)
                 anchors += made.pairs

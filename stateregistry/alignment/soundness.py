@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, final
 
-from stateregistry.alignment import making
+from stateregistry.alignment import making, mirrors
 from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.model import Pair, Question, Result, Unit, View, is_automatic
 from stateregistry.alignment.spelling import Tokens, steps_of, tokens
@@ -31,6 +31,7 @@ def check(result: Result, source: View, target: View) -> None:
     _named(result, source, target)
     _numbers(result, source, target)
     making.doubt(result.pairs, source, target)
+    mirrors.doubt(result.pairs, source, target)
     _torn(result, source, target)
 
 

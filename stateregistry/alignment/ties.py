@@ -19,9 +19,11 @@ from stateregistry.alignment.evidence.analogy import as_counted
 from stateregistry.alignment.evidence.beside import BESIDE, beside
 from stateregistry.alignment.evidence.blocks import Part, by_block
 from stateregistry.alignment.evidence.counting import by_call, by_numbers, chained, counted
+from stateregistry.alignment.evidence.derived import by_stem, lettered
 from stateregistry.alignment.evidence.habits import by_habit
 from stateregistry.alignment.evidence.homes import by_home
-from stateregistry.alignment.evidence.owners import by_owner
+from stateregistry.alignment.evidence.levels import crossed
+from stateregistry.alignment.evidence.owners import by_owner, torn_away
 from stateregistry.alignment.evidence.parallel import in_parallel
 from stateregistry.alignment.evidence.population import NOBODY, Population
 from stateregistry.alignment.evidence.sequence import in_sequence
@@ -65,6 +67,8 @@ def tie(
     source: View,
     target: View,
     population: Population = NOBODY,
+    *,
+    last: bool = False,
 ) -> Tie:
     """Pair as many items as the evidence decides.
 
@@ -72,28 +76,29 @@ def tie(
         xs, ys: as many on both sides, all of one colour or signature.
         anchors: what is decided in the same scope.
         source, target: the sides.
-        population: what else the scope holds.
+        population: what else the scope holds. last: nothing else is decided any more, so that weak evidence contradicts none.
     """
     if len(xs) == len(ys) == 1:
         return _alone(xs[0], ys[0])
     parted = _by_config(xs, ys)
     if parted is not None:
-        return _of_each(parted, anchors, source, target, population)
+        return _of_each(parted, anchors, source, target, population, last=last)
     votes = _Votes(xs, ys)
     votes.add(_equal_names(xs, ys, source, target))
     votes.add(_by_words(xs, ys, source, target))
+    votes.conflict = votes.conflict or _away_from_home(votes.pairs.values(), xs, ys, anchors, population)
     if not votes.conflict:
         votes.add(_by_own_name(*votes.left()))
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
     if not votes.conflict and len(xs) <= BESIDE:
         votes.add(beside(xs, ys, anchors, source, target))
-    numbered, doubt = by_numbers(xs, ys, source, target, population)
+    numbered, doubt = _by_numbers(xs, ys, anchors, source, target, population)
     if not votes.conflict and numbered:
         votes.add(numbered)
     parts: list[tuple[list[Item], list[Item]]] = []
     if not votes.conflict and not numbered:
-        found, doubt, parts = _of_the_rest(votes, anchors, source, target, population)
+        found, doubt, parts = _of_the_rest(votes, anchors, source, target, population, last=last)
         votes.add(found)
     if votes.conflict:
         return Tie([], votes.conflict)
@@ -118,11 +123,13 @@ def _of_each(
     source: View,
     target: View,
     population: Population,
+    *,
+    last: bool,
 ) -> Tie:
     """What is decided in each part of a class by itself."""
     made = Tie()
     for evidence, some, others in parted:
-        inner = tie(some, others, anchors, source, target, population)
+        inner = tie(some, others, anchors, source, target, population, last=last)
         made.pairs += [
             Tied(one.source, one.target, f"{evidence}; {one.evidence}", one.grade, one.counted, one.leaf)
             for one in inner.pairs
@@ -131,35 +138,67 @@ def _of_each(
     return made
 
 
+def _by_numbers(
+    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View, population: Population
+) -> tuple[list[Tied], str]:
+    """What numbers say, but for norms that they tear away from what these belong to."""
+    found, doubt = by_numbers(xs, ys, source, target, population, anchors)
+    return torn_away(found, anchors, source, target, population) or found, doubt
+
+
+def _by_letters(
+    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
+) -> list[Tied]:
+    """Pairs by number, where the letters that one side alone ends its names in count like one."""
+    first, second = lettered(xs), lettered(ys)
+    if (first is None) is (second is None):
+        return []
+    own = {
+        id(new): old for items, made in ((xs, first), (ys, second)) for new, old in zip(made or (), items, strict=False)
+    }
+    found, _ = by_numbers(first or xs, second or ys, source, target, population)
+    return [
+        Tied(
+            own.get(id(each.source), each.source), own.get(id(each.target), each.target), "by letter and number",
+            "assumption", counted=True, leaf=True,
+        )
+        for each in found
+    ]  # fmt: skip
+
+
 def _of_the_rest(
-    votes: _Votes, anchors: Sequence[Tied], source: View, target: View, population: Population
+    votes: _Votes, anchors: Sequence[Tied], source: View, target: View, population: Population, *, last: bool
 ) -> tuple[list[Tied], str, list[tuple[list[Item], list[Item]]]]:
     """What numbers, blocks, calls and habits say of what nothing else tells; why not, and what is open in each block."""
     left = votes.left()
     if len(left[0]) == 1:
         return [], "", []  # the one that is left: no number sets it apart from another
-    found, doubt = by_numbers(*left, source, target, population)
+    found, doubt = _by_numbers(*left, anchors, source, target, population)
     found = found or as_counted(*left, anchors, population) or in_parallel(*left, anchors)
     if found or not left[0]:
         return found, doubt, []
     divided = by_block(votes.xs, votes.ys, anchors, source, target, population)
-    found, parts, doubt = _in_blocks(divided, votes, source, target, doubt)
+    found, parts, doubt = _in_blocks(divided, votes, source, target, doubt, last=last)
     if divided:
         return found, doubt, parts
     known = [*anchors, *votes.pairs.values()]
     ways = [
         by_owner(*left, known, source, target, population),
         in_sequence(*left, known, source, target, population),
-        by_call(*left, source, target, population),
+        by_call(*left, known, source, target, population),
     ]
     for found in sorted(filter(None, ways), key=_surest):
         votes.add(found)  # each tells all of them: if two differ, nothing is decided
     if not any(ways):
         divided = by_home(*left, anchors, population)
-        found, parts, doubt = _in_blocks(divided, votes, source, target, doubt)
+        found, parts, doubt = _in_blocks(divided, votes, source, target, doubt, last=last)
         if divided and found:
             return found, doubt, parts
-    return by_habit(*votes.left(), source, target, population), doubt, []
+    left = votes.left()
+    found = by_habit(*left, source, target, population)
+    if last:
+        found = found or by_stem(*left) or _by_letters(*left, source, target, population)
+    return found, doubt, []
 
 
 def _surest(pairs: Sequence[Tied]) -> int:
@@ -167,7 +206,7 @@ def _surest(pairs: Sequence[Tied]) -> int:
 
 
 def _in_blocks(
-    divided: Sequence[Part], votes: _Votes, source: View, target: View, doubt: str
+    divided: Sequence[Part], votes: _Votes, source: View, target: View, doubt: str, *, last: bool
 ) -> tuple[list[Tied], list[tuple[list[Item], list[Item]]], str]:
     """The pairs inside of blocks, what is open in each, and why. What is decided across blocks is contradicted."""
     pairs: list[Tied] = []
@@ -184,7 +223,7 @@ def _in_blocks(
         if not one:
             continue
         known = [*part.anchors, *(pair for key, pair in votes.pairs.items() if key in mine)]
-        inner = tie(one, two, known, source, target, part.population)
+        inner = tie(one, two, known, source, target, part.population, last=last)
         pairs += [
             Tied(
                 each.source, each.target, f"{part.text}; {each.evidence}", worse(part.grade, each.grade),
@@ -335,7 +374,9 @@ def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View
         if len(some) == 1:
             weak = _counted_beside(some[0], others[0], xs) or _counted_beside(others[0], some[0], ys)
             pairs.append(Tied(some[0], others[0], evidence, "assumption" if weak else "certain"))
-        elif (chain := chained(some, others)) is not None:
+        elif turned := crossed(some, others):
+            pairs += counted(turned, f"{evidence}, by the numbers of their words")
+        elif turned is None and (chain := chained(some, others)) is not None:
             one, two = ([pair[side] for pair in chain] for side in (0, 1))
             if in_order(one, source) and in_order(two, target):
                 pairs += counted(chain, f"{evidence}, by number")
@@ -352,6 +393,25 @@ def _counted_beside(one: Item, two: Item, items: Sequence[Item]) -> bool:
         for item in items
         if item.path
     )
+
+
+def _away_from_home(
+    pairs: Iterable[Tied], xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], population: Population
+) -> str:
+    """Why words decide nothing: a word is in one name of a family whose others are decided to be of another part.
+
+    `flow_head/conv1` is no `flow_conv2` if `flow_conv1` is in `encoder`, and what `flow_head` has beside it is `delta_out`.
+    """
+    told = [pair for pair in pairs if pair.source.single and pair.evidence.startswith("the words")]
+    if not told:
+        return ""
+    for part in by_home(xs, ys, anchors, population):
+        mine, its = {id(x) for x in part.xs}, {id(y) for y in part.ys}
+        for pair in told:
+            if id(pair.source) in mine and id(pair.target) not in its:
+                names = f"{name_of(pair.source)} = {name_of(pair.target)}"
+                return f"{pair.evidence} says {names}, which are not of one part with what is decided beside them"
+    return ""
 
 
 def _by_similarity(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:

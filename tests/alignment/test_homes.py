@@ -63,6 +63,38 @@ def test_the_words_that_a_name_begins_with_tell_its_part() -> None:
     assert toy.judge(toys, toys, plan) == "right"
 
 
+def test_a_number_in_two_names_is_no_part_that_what_words_say_is_one_of() -> None:
+    """The 2 of `net/2`, which is `mlp_out`, and that of `norm2`, which is no `mlp_norm`."""
+    rows = [
+        ("layer_norm", (6,), "norm1", "self_norm"), ("layer_norm", (6,), "norm2", "cross_norm"),
+        ("layer_norm", (6,), "norm3", "mlp_norm"), ("linear", (6, 9), "net.0", "mlp_in"),
+        ("linear", (9, 6), "net.2", "mlp_out"),
+    ]  # fmt: skip
+    toys = toy.model([(kind, sizes, f"h.{n}.{a}", f"Block_{n}/{b}") for n in range(2) for kind, sizes, a, b in rows])
+    plan = toy.planned(toys, toys, typed=(False, False), allow=ASSUMING)
+    assert not plan.ok
+    (question,) = plan.problems
+    asked = {pair for pair in question.candidates if pair[0].startswith("h/0/")}
+    assert {("h/0/norm2", "Block_0/cross_norm"), ("h/0/norm3", "Block_0/mlp_norm")} <= asked
+
+
+def test_a_word_that_what_is_decided_beside_contradicts_decides_nothing() -> None:
+    """RAFT's `flow_head/conv1` is not its `flow_conv2`: `flow_conv1` is in `encoder`, and `flow_head/conv2` is `delta_out`."""
+    toys = toy.model(
+        [
+            ("linear", (9, 6), "encoder.convf1", "flow_conv1"), ("linear", (6, 6), "encoder.convf2", "flow_conv2"),
+            ("linear", (6, 6), "flow_head.conv1", "delta_hidden"), ("linear", (6, 2), "flow_head.conv2", "delta_out"),
+        ]
+    )  # fmt: skip
+    plan = toy.planned(toys, toys, typed=TYPED, allow=ASSUMING)
+    assert not plan.ok
+    assert {("encoder/convf2", "flow_conv2"), ("flow_head/conv1", "delta_hidden")} <= set(plan.problems[0].candidates)
+    named = tuple(
+        toy.replace(each, flax=each.flax.replace("delta", "flow_head").replace("flow_conv", "encode")) for each in toys
+    )
+    assert toy.judge(named, named, toy.planned(named, named, typed=TYPED, allow=ASSUMING)) == "right"
+
+
 def test_containers_are_told_by_what_is_decided_in_them_afterwards() -> None:
     """Blocks of one shape in two networks, of which one has a stem, which is decided after the blocks were looked at."""
     rows = [

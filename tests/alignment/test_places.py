@@ -70,6 +70,38 @@ def test_a_norm_that_bears_the_name_of_its_kernel_is_its_norm() -> None:
     assert "ambiguous" in problems(make(toy.side(odd, "torch", typed=True), as_tree(odd), allow=ALLOW))
 
 
+def in_a_list(*, norms_first: bool = False, backwards: bool = True) -> toy.Model:
+    """A list of two kernels and two norms against modules that Linen counted as they were made, the last one called first."""
+    made = (1, 0) if backwards else (0, 1)
+    norms, kernels = ((0, 3), (1, 4)) if norms_first else ((1, 4), (0, 3))
+    rows = [
+        row
+        for n in (0, 1)
+        for row in (
+            ("linear", ((6, 9), (9, 9))[n], f"conv.{kernels[n]}", f"CNA_{made[n]}/Dense_0"),
+            ("batch_norm", (9,), f"conv.{norms[n]}", f"CNA_{made[n]}/BatchNorm_0"),
+        )
+    ]
+    return toy.model(rows)
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+def test_a_norm_is_not_torn_from_its_kernel_by_numbers_that_were_counted_as_modules_were_made(backwards: bool) -> None:
+    toys = in_a_list(backwards=backwards)
+    for source in (
+        toy.side(toys, "torch", typed=False),
+        toy.side(sorted(toys, key=lambda one: one.torch), "torch", typed=True),
+    ):
+        plan = make(source, as_tree(toys), allow=ALLOW)
+        assert toy.judge(toys, toys, plan) == "right", str(plan)
+
+
+def test_a_norm_before_its_kernel_is_not_that_of_the_kernel_before_it() -> None:
+    toys = in_a_list(norms_first=True, backwards=False)
+    plan = make(toy.side(toys, "torch", typed=False), as_tree(toys), allow=ALLOW)
+    assert toy.judge(toys, toys, plan) in ("right", "refused")
+
+
 # -------------------------------------------------------------------- places among calls
 
 
@@ -104,6 +136,36 @@ def test_gate_and_up_are_called_in_any_order() -> None:
     assert "ambiguous" in problems(toy.planned(toys, toys, typed=TYPED, allow=ALLOW[1:]))
 
 
+def late_norms(order: tuple[int, ...]) -> tuple[Side, Side]:
+    """A block that declares a norm and what follows it three times, and calls these pairs in an order."""
+    rows = [
+        ("layer_norm", (6,), "norm1", "mix_norm"), ("linear", (6, 9), "mix", "mixing"),
+        ("layer_norm", (6,), "norm2", "wide_norm"), ("linear", (6, 12), "wide", "widening"),
+        ("layer_norm", (6,), "norm3", "near_norm"), ("linear", (6, 15), "near", "nearing"),
+    ]  # fmt: skip
+    toys = toy.model(
+        [(kind, sizes, f"blocks.{n}.{a}", f"Block_{n}/{b}") for n in range(2) for kind, sizes, a, b in rows]
+    )
+    toys = toy.model(
+        [(t.kind, t.sizes, t.torch.replace("mix", "a").replace("wide", "b").replace("near", "c"), t.flax) for t in toys]
+    )
+    called = [toys[6 * n + 2 * pair + k] for n in range(2) for pair in order for k in range(2)]
+    return toy.side(toys, "torch", typed=True), toy.side(called, "flax", typed=True)
+
+
+def test_norms_that_one_side_counts_are_told_by_calls() -> None:
+    plan = make(*late_norms((0, 1, 2)), allow=("choice",))
+    assert plan.ok, str(plan)
+    assert [move.sources[0].key for move in plan.moves if move.target == "Block_1/near_norm/scale"] == [
+        "blocks/1/norm3/weight"
+    ]
+
+
+def test_norms_are_told_by_no_call_where_what_they_serve_is_called_in_another_order() -> None:
+    """XCiT: the norm that was added last is called in the middle; its number says when it was written."""
+    assert "ambiguous" in problems(make(*late_norms((0, 2, 1)), allow=ALLOW))
+
+
 # -------------------------------------------------------------------- names
 
 
@@ -122,6 +184,23 @@ def test_the_last_letter_of_several_words_may_be_height_or_width() -> None:
     assert "width" in words_of("rel_pos_w")
     assert words_of("h") == {"h"}
     assert words_of("w_qs") & words_of("query")
+
+
+@pytest.mark.parametrize(
+    ("several", "one"),
+    [("wqs", "wq"), ("wos", "wo"), ("wo_mlps", "wo_mlp"), ("querys", "query"), ("to_outs", "to_out")],
+)
+def test_a_list_means_what_its_members_mean(several: str, one: str) -> None:
+    assert words_of(several) == words_of(one)
+
+
+def test_no_word_that_ends_in_s_by_itself_is_taken_for_a_list() -> None:
+    assert [words_of(word) for word in ("bias", "cls", "pos", "class")] == [
+        {"bias"},
+        {"class"},
+        {"position"},
+        {"class"},
+    ]
 
 
 def test_two_norms_that_both_sides_name_come_in_the_order_of_habit() -> None:

@@ -82,3 +82,45 @@ def test_a_shuffled_file_whose_modules_have_one_array_each_is_in_nobodys_order(s
     apart = [key for key in here.entries if "experts/0/out" in key]
     apart = {key: here.entries[key] for key in (*(k for k in here.entries if k not in apart), *apart)}
     assert "nobody" not in str(make(toy.replace(here, entries=apart), there, allow=("choice",)))
+
+
+def pyramid(
+    turn: tuple[int, ...], sizes: tuple[int, ...], names: tuple[str, str] = ("lateral_p", "smooth_p")
+) -> toy.Model:
+    """Levels that the target counts from two on; `turn`: in what order it calls them, `sizes`: of what is read at each."""
+    rows = [("linear", (sizes[level], 8), f"inner.{level}", f"{names[0]}{level + 2}") for level in turn]
+    rows += [("conv", (8, 8, 3), f"outer.{level}", f"{names[1]}{level + 2}") for level in turn]
+    return toy.model(rows)
+
+
+@pytest.mark.parametrize("names", [("lateral_p", "smooth_p"), ("Dense_", "Conv_")])
+@pytest.mark.parametrize(("sizes", "shows"), [((8, 8, 16), True), ((8, 16, 8), False), ((8, 8, 8), False)])
+def test_a_size_at_one_end_outranks_the_calls_of_numbers_that_an_author_gave(
+    sizes: tuple[int, ...], shows: bool, names: tuple[str, str]
+) -> None:
+    called = pyramid((2, 1, 0), sizes, names)
+    declared = sorted(called, key=lambda one: one.torch)
+    plan = make(toy.side(declared, "torch", typed=True), toy.side(called, "flax", typed=True), allow=("choice",))
+    # What Linen counted as it was made says nothing against the calls, whatever a size shows.
+    assert toy.judge(declared, called, plan) == ("right" if shows and names[0] == "lateral_p" else "refused"), str(plan)
+
+
+def test_a_size_that_shows_numbers_to_run_against_one_another_confirms_nothing() -> None:
+    called = pyramid((2, 1, 0), (8, 8, 16))
+    turned = [toy.replace(one, torch=f"{one.torch.partition('.')[0]}.{2 - int(one.torch[-1])}") for one in called]
+    plan = make(
+        toy.side(sorted(turned, key=lambda one: one.torch), "torch", typed=True),
+        toy.side(called, "flax", typed=True),
+        allow=("choice", "assumption"),
+    )
+    assert toy.judge(turned, called, plan) in ("right", "refused"), str(plan)
+
+
+def test_names_beside_that_are_called_the_other_way_show_nothing() -> None:
+    first, second = pyramid((0, 1, 2), (8, 8, 16)), pyramid((2, 1, 0), (8, 8, 16))
+    called = [*first[:3], *second[3:]]
+    declared = sorted(called, key=lambda one: one.torch)
+    turned = [*declared[:3], *(toy.replace(one, torch=f"outer.{2 - int(one.torch[-1])}") for one in declared[3:])]
+    order = sorted(turned, key=lambda one: one.torch)
+    plan = make(toy.side(order, "torch", typed=True), toy.side(called, "flax", typed=True), allow=("choice",))
+    assert toy.judge(turned, called, plan) == "refused", str(plan)

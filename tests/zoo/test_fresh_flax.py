@@ -149,8 +149,8 @@ def test_linen_and_nnx_with_foreign_names_convert_both_ways_and_compute_the_same
     [
         ("pixelcnn", 2, "the source has 3 repetitions of `gated`, the target has 2 of `gates`"),
         ("pixelcnn", 4, "the source has 3 repetitions of `gated`, the target has 4 of `gates`"),
-        ("hyena", 1, "the target has 1 repetition of `stack`, the source has what 2 of them hold"),
-        ("hyena", 5, "the target has 5 repetitions of `stack`, the source has what 2 of them hold"),
+        ("hyena", 1, "the source has 2 repetitions of `hyena` and `pre_norm`, the target has 1 of `stack`"),
+        ("hyena", 5, "the source has 2 repetitions of `hyena` and `pre_norm`, the target has 5 of `stack`"),
     ],
 )
 def test_another_depth_is_named_once(name: str, depth: int, text: str) -> None:

@@ -40,9 +40,9 @@ def headless_vit() -> torch.nn.Module:
 
 
 UNLIKE = [
-    ("wavenet-linen", shallow_wavenet, "the source has 4 repetitions of `convlayers`, the target has 6"),
+    ("wavenet-linen", shallow_wavenet, "the source has 4 repetitions of `conv_layers`, the target has 6 of `dilated`"),
     ("conformer-linen", deep_conformer, "the source has 3 repetitions of `layers`, the target has 2 of `conformer`"),
-    ("moe-linen", more_experts, "the source has 10 repetitions of `layers/blocksparsemoe/experts`, the target has 8"),
+    ("moe-linen", more_experts, "the source has 10 repetitions of `layers/block_sparse_moe/experts`, the target has 8"),
     ("vit-timm-linen", headless_vit, "head/kernel"),
 ]
 

@@ -23,9 +23,11 @@ import zoo_long
 import zoo_mixed
 import zoo_mixer
 import zoo_more_agents
+import zoo_more_attention
 import zoo_more_convnets
 import zoo_more_images
 import zoo_more_sequences
+import zoo_more_towers
 import zoo_new_attention
 import zoo_new_convnets
 import zoo_new_generative
@@ -63,9 +65,11 @@ FOREIGN: tuple[Pair, ...] = (
     *zoo_fresh_sequences.PAIRS,
     *zoo_fresh_tables.PAIRS,
     *zoo_more_agents.PAIRS,
+    *zoo_more_attention.PAIRS,
     *zoo_more_convnets.PAIRS,
     *zoo_more_images.PAIRS,
     *zoo_more_sequences.PAIRS,
+    *zoo_more_towers.PAIRS,
     *zoo_new_attention.PAIRS,
     *zoo_new_convnets.PAIRS,
     *zoo_new_generative.PAIRS,

@@ -32,8 +32,9 @@ class Live:
     call: Callable[[Any], Any]
 
     def filled(self, header: Header) -> sr.StateRegistry:
-        """The registry with what a header holds."""
-        return self.registry.replace({name: header.values[key] for key, name in header.native.items()})
+        """The registry with what a header holds; a layer that was taken out of the header keeps what the model has."""
+        held = {name: header.values[key] for key, name in header.native.items() if key in header.values}
+        return self.registry.replace(held)
 
 
 def run(header: Header) -> list[Any]:

@@ -415,7 +415,6 @@ PAIRS = (
         lambda: Linen(AttUnet(), (image(8),)),
         on_image,
         rules=GATE_RULES,
-        open=("variables", "files"),
         why="two projections of one size in a gate, which no name tells apart; the decoder counts down",
     ),
     Pair(

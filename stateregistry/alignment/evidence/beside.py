@@ -11,7 +11,7 @@ from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order, name_of
 from stateregistry.alignment.lexicon import SIDES, similarity
-from stateregistry.alignment.model import View, is_automatic
+from stateregistry.alignment.model import View, worse
 
 #: Above this many candidates nothing is told by what stands beside it.
 BESIDE: Final = 12
@@ -19,14 +19,14 @@ BESIDE: Final = 12
 Nearness = tuple[int, float, bool]
 
 
-def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
+def _nearness(item: Item, anchor: Item, common: frozenset[str], *, words: bool) -> Nearness:
     """How much of their path is the same, how many words, and whether their number is."""
     depth = 0
     for one, two in zip(item.same[:-1], anchor.same[:-1], strict=False):
         if one != two:
             break
         depth += 1
-    shared = similarity(item.raw, anchor.raw) if words else 0.0
+    shared = similarity(item.raw - common, anchor.raw - common) if words else 0.0
     # A number says something beside the same number only: further away, or in a list, it counts something else.
     siblings = item.same[:-1] == anchor.same[:-1] and bool(item.path) and bool(anchor.path)
     if siblings and item.path[-1].apart and anchor.path[-1].apart and item.path[-1].stem == anchor.path[-1].stem:
@@ -37,7 +37,9 @@ def _nearness(item: Item, anchor: Item, *, words: bool) -> Nearness:
 
 def _closest(items: Sequence[Item], anchor: Item, *, words: bool) -> tuple[Item, bool] | None:
     """The one strictly closest to an anchor, and whether by its container or by words: else it is by a number alone."""
-    near = [_nearness(item, anchor, words=words) for item in items]
+    # What all of them are called says nothing of one: `norm` is no nearer to `epsilon` than `mlp_norm`, only shorter.
+    common = frozenset.intersection(*(item.raw for item in items))
+    near = [_nearness(item, anchor, common, words=words) for item in items]
     scores = [depth + 0.5 * shared + 0.4 * number for depth, shared, number in near]
     best = max(scores)
     at = scores.index(best)
@@ -71,10 +73,10 @@ def beside(xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], sour
         if _may_be_turned(x, y, xs, ys, anchor, anchors):
             continue
         text = f"beside {name_of(anchor.source)} = {name_of(anchor.target)}"
-        # Of layers that were counted as they were made a number says no more than what decided that of the neighbour.
-        made_so = x.single and y.single and any(is_automatic(item.units[0]) for item in (x, y))
-        counted = not one[1] and anchor.grade != "certain" and made_so
-        made = Tied(x, y, text, anchor.grade, counted=counted, leaf=counted)
+        # What stands beside it by its number alone is as sure as a number is.
+        by_number = not one[1]
+        grade = worse(anchor.grade, "numbers") if by_number else anchor.grade
+        made = Tied(x, y, text, grade, counted=by_number, leaf=by_number and x.single and y.single)
         for known in (found.get(id(x)), taken.get(id(y))):
             if known is not None and (known.source is not x or known.target is not y):
                 return []

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
+from stateregistry.alignment.evidence.levels import EITHER, crossed, in_turns, unknown
 from stateregistry.alignment.evidence.population import Counts, Population
+from stateregistry.alignment.evidence.shown import shown
 from stateregistry.alignment.model import Grade, View, is_automatic
 
+#: What blocks are called: a name that counts them inside of what else is counted holds one layer of each.
+_BLOCKS: Final = frozenset({"block", "layer", "stage", "cell", "level", "expert"})
 #: More norms than this are more than those of one block.
 _NORMS: Final = 4
 
@@ -38,7 +44,12 @@ def _counted_apart(one: Item, two: Item) -> bool:
 
 
 def by_numbers(
-    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
+    xs: Sequence[Item],
+    ys: Sequence[Item],
+    source: View,
+    target: View,
+    population: Population,
+    anchors: Sequence[Tied] = (),
 ) -> tuple[list[Tied], str]:
     """Pairs in the order of their numbers, and why there are none although both sides are counted."""
     if not xs or len(xs) != len(ys):
@@ -46,31 +57,45 @@ def by_numbers(
     chain = chained(xs, ys)
     if chain is None:
         return [], ""
-    if not in_order([x for x, _ in chain], source) or not in_order([y for _, y in chain], target):
+    turned = crossed([x for x, _ in chain], [y for _, y in chain])
+    if turned is not None:
+        return counted(turned, "by the numbers of their words"), "their names count two things, which do not fit"
+    ordered = in_order([x for x, _ in chain], source) and in_order([y for _, y in chain], target)
+    if not ordered and not shown(chain, anchors, population):
         return ([], "their numbers contradict the order in which they are declared or called")
     if _crosswise(chain):
         return [], "both sides count the same two, one in the other, the other way round"
     if not _count_alike(counted_by(xs, population.counts[0]), counted_by(ys, population.counts[1])):
         return [], "their names count other layers in another order on either side"
-    found = counted(chain, "by number")
+    found = counted(
+        chain, "by number" if ordered else "by number, as what is decided of their names or of names beside them"
+    )
+    crossing = _half_crosswise(chain)
     if any(
-        _may_be_turned([pair[side] for pair in chain], view, population.counts[side])
+        _may_be_turned([pair[side] for pair in chain], view, population.counts[side], crossing=crossing)
         for side, view in enumerate((source, target))
     ):
-        text = "by number; a list may hold one of each block, or all of one"
-        found = [Tied(each.source, each.target, text, "assumption", each.counted, each.leaf) for each in found]
+        found = _assumed(found, "by number; a list may hold one of each block, or all of one")
+    elif unknown(xs, ys, source, target):
+        found = _assumed(found, f"by number; {EITHER}")
     return found, ""
 
 
-def _may_be_turned(items: Sequence[Item], view: View, counts: Counts) -> bool:
+def _assumed(pairs: Sequence[Tied], text: str) -> list[Tied]:
+    return [Tied(each.source, each.target, text, "assumption", each.counted, each.leaf) for each in pairs]
+
+
+def _may_be_turned(items: Sequence[Item], view: View, counts: Counts, *, crossing: bool) -> bool:
     """Whether lists that are numbered by their names (`conv1/0`, `conv2/0`) may be counted the other way round as well.
 
-    A side whose calls are known shows its order. Else sizes show it, where the other order does not have the same ones.
+    A side whose calls are known shows its order, unless it calls its lists in turns. Else sizes show it, where the other
+    order does not have the same ones.
     """
-    if view.called and all(item.call is not None for item in items):
+    in_turn = in_turns(items)
+    if view.called and all(item.call is not None for item in items) and not in_turn:
         return False
     if not any(item.single for item in items):
-        rows_of = [_places(item) for item in items]
+        rows_of = [_places(item, named=crossing or (in_turn and view.called)) for item in items]
         return len(items) > 1 and all(len(row) == len(items) for row in rows_of) and _is_symmetric(rows_of)
     grid = [place for item in items if (place := _listed(item)) is not None]
     if len(grid) < len(items) or any(len({place[n] for place in grid}) < 2 for n in (0, 1)):
@@ -90,11 +115,19 @@ def _listed(item: Item) -> tuple[int, int] | None:
     return None
 
 
-def _places(item: Item) -> list[Colour]:
-    """The colours of a list that is numbered by its name and holds single layers alone, by their places; else none."""
+def _places(item: Item, *, named: bool) -> list[Colour]:
+    """The colours of a list that is numbered by its name and holds single layers alone, by their places; else none.
+
+    The places of a list of one layer of each block may be `named`, and are where they are named after blocks (`fc0_block1`).
+    """
     depth = item.depth + len(item.path)
     inner = [unit.tokens[depth:] for unit in item.units]
-    if item.path[-1].number is None or item.path[-1].apart or any(len(path) != 1 or path[0].stem for path in inner):
+    if item.path[-1].number is None or item.path[-1].apart or any(len(path) != 1 for path in inner):
+        return []
+    names = {path[0].stem for path in inner}
+    if len(names) != 1 or any(path[0].number is None for path in inner):
+        return []
+    if names != {""} and not named and not (names <= _BLOCKS and item.path[-1].stem not in _BLOCKS):
         return []
     return [unit.colour for unit in sorted(item.units, key=lambda unit: unit.tokens[-1].number or 0)]
 
@@ -112,7 +145,20 @@ def _crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
     if x.single or y.single:
         return False
     (mine, inside), (its, within) = _counters(x), _counters(y)
-    return bool(mine) and bool(its) and mine != its and mine in within and its in inside
+    if not mine or not its or mine == its:
+        return False
+    # A list that is numbered by its name (`wi_0/1`) holds one of each of what the other side counts outside.
+    listed = [not item.path[-1].apart and "" in each for item, each in ((x, inside), (y, within))]
+    return (mine in within and (its in inside or listed[0])) or (its in inside and listed[1])
+
+
+def _half_crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
+    """Whether what counts containers on one side counts what is inside of them on the other."""
+    x, y = chain[0]
+    if x.single or y.single:
+        return False
+    (mine, inside), (its, within) = _counters(x), _counters(y)
+    return mine != its and ((bool(mine) and mine in within) or (bool(its) and its in inside))
 
 
 def _counters(item: Item) -> tuple[str, set[str]]:
@@ -125,26 +171,54 @@ def _counters(item: Item) -> tuple[str, set[str]]:
 
 def counted_by(items: Sequence[Item], counts: Counts) -> list[tuple[tuple[int, ...], Colour]]:
     """Everything that the names of some items count in the scope."""
-    return [each for stems in {item.stems for item in items} for each in counts.get(stems, ())]
+    return [each for stems in dict.fromkeys(item.stems for item in items) for each in counts.get(stems, ())]
 
 
 def _count_alike(one: Sequence[tuple[tuple[int, ...], Colour]], two: Sequence[tuple[tuple[int, ...], Colour]]) -> bool:
     """Whether two names count what both of them count in the same order."""
-    return called_alike(one, [colour for _, colour in sorted(two, key=lambda each: each[0])])
+    return _come_alike(_in_turns(one), _in_turns(two))
 
 
 def called_alike(rows: Sequence[tuple[tuple[int, ...], Colour]], others: Sequence[Colour]) -> bool:
     """Whether names count what is on both sides in the order in which the other side has it."""
-    mine = [colour for _, colour in sorted(rows, key=lambda each: each[0])]
-    shared = {*mine} & {*others}
-    return [colour for colour in mine if colour in shared] == [colour for colour in others if colour in shared]
+    return _come_alike(_in_turns(rows), [[colour] for colour in others])
 
 
-def by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
+def _in_turns(rows: Sequence[tuple[tuple[int, ...], Colour]]) -> list[list[Colour]]:
+    """The colours of each number, in the order of numbers: two names of one number have no order (`0/conv`, `0/proj`)."""
+    turns: dict[tuple[int, ...], list[Colour]] = {}
+    for number, colour in rows:
+        turns.setdefault(number, []).append(colour)
+    return [turns[number] for number in sorted(turns)]
+
+
+def _come_alike(one: Sequence[Sequence[Colour]], two: Sequence[Sequence[Colour]]) -> bool:
+    """Whether what both sides have comes in the same order, as far as either has an order."""
+    shared = {colour for turn in one for colour in turn} & {colour for turn in two for colour in turn}
+    first, second = ([[colour for colour in turn if colour in shared] for turn in side] for side in (one, two))
+    if not shared:
+        return True
+    ends = [list(itertools.accumulate(map(len, side))) for side in (first, second)]
+    if ends[0][-1:] != ends[1][-1:]:
+        return False
+    flat = [[colour for turn in side for colour in turn] for side in (first, second)]
+    steps = [0, *sorted({*ends[0]} & {*ends[1]})]
+    return all(Counter(flat[0][a:b]) == Counter(flat[1][a:b]) for a, b in itertools.pairwise(steps))
+
+
+def by_call(
+    xs: Sequence[Item],
+    ys: Sequence[Item],
+    anchors: Sequence[Tied],
+    source: View,
+    target: View,
+    population: Population,
+) -> list[Tied]:
     """What one side counts, in the order in which the other side calls it.
 
-    Norms, whatever they are called there: a block normalises one after another. Of kernels it is evidence only where they
-    are one name that was counted as modules were made: those with names of their own (gate and up) are called in any order.
+    Norms, whatever they are called there: a block normalises one after another, unless what is decided around them stands in
+    another order than it is called. Of kernels it is evidence only where they are one name that was counted as modules were
+    made: those with names of their own (gate and up) are called in any order.
     Numbers that an author gave and that run against the calls are no mistake: these may be equal numbers on both sides.
     """
     if not xs or not all(item.single for item in (*xs, *ys)):
@@ -161,6 +235,8 @@ def by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, 
         if not called_alike(counted_by(own, population.counts[side]), population.calls[1 - side]):
             continue
         chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
+        if _crossed(chain, anchors, view, side):
+            continue
         pairs = chain if own is xs else [(y, x) for x, y in chain]
         evidence = f"{'norms, ' if norms else ''}by number on one side and by call on the other"
         grade: Grade = "assumption" if made else "numbers"
@@ -168,6 +244,29 @@ def by_call(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, 
             evidence = f"{evidence}, where they were counted as they were made"
         return [Tied(x, y, evidence, grade, counted=True, leaf=True) for x, y in pairs]
     return []
+
+
+def _crossed(chain: Sequence[tuple[Item, Item]], anchors: Sequence[Tied], view: View, side: int) -> bool:
+    """Whether what is decided between counted items is called in another order: what they serve was added later, or moved.
+
+    XCiT counts `norm1, attn, norm2, mlp, norm3, local` and calls the third before the second.
+    """
+    if not view.ordered and not view.called:
+        return False
+    counted_at, called_at = [_position(item, view) for item, _ in chain], [item.call or 0 for _, item in chain]
+    rows = sorted(
+        (bisect(counted_at, _position(own, view)), bisect(called_at, other.call))
+        for own, other in ((a.source, a.target)[:: -1 if side else 1] for a in anchors)
+        if own.single and other.single and other.call is not None
+    )
+    highest = itertools.accumulate((called for _, called in rows), max)
+    last = {counted: high for (counted, _), high in zip(rows, highest, strict=True)}
+    return any(high > called for counted, called in rows for before, high in last.items() if before < counted)
+
+
+def _position(item: Item, view: View) -> int:
+    """Where an item is called, or else declared."""
+    return item.call if view.called and item.call is not None else item.place
 
 
 def _sorted(items: Sequence[Item]) -> list[Item]:

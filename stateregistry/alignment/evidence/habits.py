@@ -16,7 +16,7 @@ from stateregistry.alignment.model import View, is_automatic
 
 _REVERSE: Final = "reverse"
 #: What the norms of a block belong to, in the order in which blocks are written.
-_BLOCK: Final = ("attention", "mlp")
+_BLOCK: Final = (frozenset({"attention"}), frozenset({"mlp", "moe"}))
 #: What is before all else in a block, and what comes after some of it.
 _SIDES: Final = ("input", "post")
 
@@ -78,7 +78,7 @@ def _in_words(items: Sequence[Item]) -> tuple[list[Item], str]:
         forward = next(item for item in items if item is not backward[0])
         return [forward, backward[0]], "two directions, counted on one side: the forward one comes first by habit"
     if all(item.vector for item in items):
-        found = [[item for item in items if word in item.words] for word in _BLOCK]
+        found = [[item for item in items if item.words & words] for words in _BLOCK]
         if all(len(each) == 1 for each in found) and found[0][0] is not found[1][0]:
             text = "norms, counted on one side: that of the attention comes before that of the mlp by habit"
             return [each[0] for each in found], text

@@ -30,6 +30,7 @@ _Home = tuple[tuple[tuple[str, int | None], ...], tuple[object, ...]]
 _ANYWHERE: Final = (("*", None),)
 #: Blocks, and what has their numbers in flat names.
 _COUNTED: Final = frozenset({"anywhere", "container"})
+_COUNTED_BESIDE_WORDS: Final = frozenset({"anywhere", ""})
 #: The homes of a source item and of a target item that are one, how sure that is, and the pair that says so.
 _Mates = Mapping[tuple[_Home, _Home], tuple[Grade, Tied]]
 _Told = tuple[tuple[_Home, _Home], Grade, Tied]
@@ -99,11 +100,15 @@ def _mates(anchors: Sequence[Tied]) -> _Mates:
         alone[1].update(two.keys())
         for home, sure in one.items():
             for other, its in two.items():
+                if {_number(home), _number(other)} == _COUNTED_BESIDE_WORDS:
+                    continue  # `net/2` and `norm2` have a number in common, which says nothing of what is called `mlp`
                 count, grade, first = shared.get((home, other), (0, "certain", anchor))
                 grade = worse(worse(grade, anchor.grade), worse(sure, its))
                 shared[home, other] = (count + 1, grade, first)
     found: dict[tuple[_Home, _Home], tuple[Grade, Tied]] = {}
     for both, (count, grade, anchor) in shared.items():
+        if count < _LEAST and {_number(home) for home in both} == {"anywhere"}:
+            continue  # two numbers of two families: one pair says nothing of all the others
         whole = [count == alone[side][home] for side, home in enumerate(both)]
         if all(whole):
             found[both] = grade if count >= _LEAST else worse(grade, _of_one(anchor)), anchor
@@ -138,7 +143,7 @@ def _homes(item: Item) -> Iterator[tuple[_Home, Grade]]:
         elif token.number is not None and words_of(token.text):
             yield (around, (token.stem, None, "counted")), "numbers"
         # What cuts across containers and families tells little, but where it contradicts them nothing is told.
-        if last and token.number is not None:
+        if last and token.number is not None and item.single:
             yield (_ANYWHERE, (token.number,)), "assumption"
         words = split_words(token.text)
         if last and len(words) > 1:

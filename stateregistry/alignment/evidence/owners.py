@@ -1,7 +1,8 @@
 """Owners: norms told by the convolutions or linears that they belong to, where those are decided and the norms are not.
 
-A norm belongs to the one layer that shares its container, or whose name its own begins with, or that comes right before it in
-the order of calls or of declaration. Only where that is so of every norm of a class, on both sides, and each has another owner.
+A norm belongs to the one layer that shares its container, or whose name its own begins with, or that comes right before it
+in the order of calls or of declaration, or else in its list. Only where that is so of every norm of a class, on both sides,
+and each has another owner.
 """
 
 from __future__ import annotations
@@ -58,6 +59,26 @@ def by_owner(
     return found
 
 
+def torn_away(
+    numbered: Sequence[Tied], anchors: Sequence[Tied], source: View, target: View, population: Population
+) -> list[Tied]:
+    """Norms as they belong, where numbers of modules that were counted as they were made say otherwise; else nothing.
+
+    What is made first may be called last, so that `Block_0` holds the second convolution: its norm is the second one too.
+    """
+    xs, ys = [pair.source for pair in numbered], [pair.target for pair in numbered]
+    if not any(_was_made(item) for item in (*xs, *ys)):
+        return []
+    owned = by_owner(xs, ys, anchors, source, target, population)
+    said = {id(pair.source): pair.target for pair in owned}
+    return owned if any(said.get(id(pair.source), pair.target) is not pair.target for pair in numbered) else []
+
+
+def _was_made(item: Item) -> bool:
+    """Whether a name on the way to an item was given by Linen, which counts what is made first."""
+    return any(token.number is not None and token.text[:1].isupper() for token in item.path)
+
+
 def _owners(norms: Sequence[Item], items: Sequence[Item], view: View) -> Mapping[int, _Owned]:
     """The owner of each norm of one side that has one."""
     turn = _in_turn(items, view)
@@ -79,7 +100,27 @@ def _owners(norms: Sequence[Item], items: Sequence[Item], view: View) -> Mapping
         if before is not None and _is_kernel(before):
             called = view.called and before.call is not None
             found[id(norm)] = id(before.units[0]), "numbers" if called else "assumption"
+        elif not turn and (earlier := _before_in_list(norm, items)) is not None:
+            found[id(norm)] = id(earlier.units[0]), "assumption"
     return found
+
+
+def _before_in_list(norm: Item, items: Sequence[Item]) -> Item | None:
+    """The layer right before a norm in a list of layers of any kind (`conv/0`, `conv/1`), which is called in its order."""
+    own = norm.path[-1] if norm.path else None
+    if own is None or own.number is None or not (own.apart or not own.stem):
+        return None
+    earlier = [
+        item
+        for item in items
+        if item.same[:-1] == norm.same[:-1]
+        and (last := item.path[-1]).stem == own.stem
+        and last.apart is own.apart
+        and last.number is not None
+        and last.number < own.number
+    ]
+    nearest = max(earlier, key=lambda item: item.path[-1].number or 0, default=None)
+    return nearest if nearest is not None and _is_kernel(nearest) else None
 
 
 def _in_turn(items: Sequence[Item], view: View) -> list[Item]:

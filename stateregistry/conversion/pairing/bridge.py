@@ -77,6 +77,9 @@ class Bridge:
         self._learn(result)
         for pair in result.pairs:
             self._emit(pair)
+        for question in result.questions:
+            if question.crossed:  # of these no key is the same thing on both sides
+                self.rest.explain(question.sources, question.targets)
         self._alone()
         self.rest.report(result, views)
 

@@ -98,6 +98,10 @@ class _Asked:
         kinds = {unit.colour for unit in (*first.sources, *first.targets)}
         again = len(self.group) - 1
         times = "" if not again else f", and {'once' if again == 1 else f'{again} times'} more elsewhere"
+        if first.crossed:
+            names = [f"`{unit.path}` ({spelled(unit.colour)})" for unit in first.sources[:_SHOWN]]
+            more = f" and {len(first.sources) - _SHOWN} more" if len(first.sources) > _SHOWN else ""
+            return f"{', '.join(names)}{more} change places between the sides{times}: {first.text}"
         if len(one) == len(two) == 1:
             alike = f" ({shape})" if len(kinds) == 1 else ""
             return f"`{one[0]}` and `{two[0]}`{alike} would be one{times}, but {first.text}"
@@ -110,6 +114,11 @@ class _Asked:
         """The rule to paste: complete where something speaks for a candidate, to be completed where nothing does."""
         if not found:
             return ""
+        if self.first.crossed and len(found) == len(self.first.sources):  # one place for each, which is another's name
+            said = (
+                f'[[rename]] source = "{one}" target = "{two}"' for one, two in (self._rule(*each) for each in found)
+            )
+            return f"if they are, say so of all of them: {', '.join(said)}"
         if self.guess is not None:
             source, target = self._rule(self.guess.source, self.guess.target)
             return f'a guess, by {self.guess.why}: look at it before you say [[rename]] source = "{source}" target = "{target}"'

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from stateregistry.conversion.rules.rules import Rules
     from stateregistry.conversion.side import Side
 
+_Left = tuple["Sequence[Unit]", "Sequence[Unit]"]
 #: So many entries without a partner are told one by one, and so many paths are named at most.
 _FEW: Final = 8
 _NAMED: Final = 20
+#: A layer of more entries is told as one.
+_EACH: Final = 2
 
 
 @final
@@ -55,37 +58,45 @@ class Unpaired:
 
     def _told(self, result: Result, views: tuple[View, View]) -> None:
         self._copies(result)
+        for question in result.questions:
+            _without_bare(question, result)
         left = self._left(result)
         uneven = [question for question in result.questions if len(question.sources) != len(question.targets)]
-        apart = (
-            [*left[0], *(unit for question in uneven for unit in question.sources)],
-            [*left[1], *(unit for question in uneven for unit in question.targets)],
-        )
-        whole = explain.at_once(*views, apart) if uneven else ""
-        questions = [question for question in result.questions if not whole or question not in uneven]
+        whole = explain.at_once(*views, _with(left, uneven), result.pairs) if uneven else ""
+        closed = uneven if whole else [] if result.by_name else self._of_types(left, uneven)
+        left = _with(left, closed)
+        questions = [question for question in result.questions if question not in closed]
         self._open_questions(questions, views)
-        if whole:
-            left = apart
-        elif not result.by_name:
+        if not whole and not result.by_name:
             if left[0] and left[1] and (size := explain.one_size(left)):
                 self._differing(left, size)
                 return
-            told = explain.at_once(*views, left) if left[0] and left[1] else ""
+            told = explain.at_once(*views, left, result.pairs) if left[0] and left[1] else ""
             cause = self.undeclared.cause(left) if left[0] and left[1] and not told else None
             if cause is not None:
                 self._of_no_type(left, cause)
+                return
+            alone = not told and not result.pairs and not questions and not self.sides[1].derived
+            if alone and not self.undeclared.speaks_of(left) and (strange := explain.strangers(*views)):
+                self._differing(left, strange)
                 return
             entangled = self._entangled(left, views)
             if told and not any(entangled) and not self.undeclared.speaks_of(left):
                 self._differing(left, told)
                 return
             whole = told
+            lone = not told and not any(entangled) and not self.undeclared.speaks_of(left)
+            if lone and (questions or _many_entries(left)):
+                nothing = "nothing of that kind and size"
+                self._differing((left[0], []), explain.alone(left[0], 0, nothing))
+                self._differing(([], left[1]), explain.alone(left[1], 1, nothing))
+                return
             left = (
                 left if any(entangled) else entangled
             )  # what goes nowhere for certain is told with what may go somewhere
         if not (left[0] or left[1]):
             return
-        texts = [whole] if whole else explain.differences(*views, left)
+        texts = [whole] if whole else explain.differences(*views, left, result.pairs)
         many = len(left[0]) + len(left[1]) > _FEW
         if not result.by_name and (result.pairs or whole):
             hint = "name what corresponds with a [[rename]], leave out with [[drop]], or hold with [[keep]]"
@@ -95,6 +106,17 @@ class Unpaired:
             self.explain(*left)
         elif many and texts:
             self._differing(left, "; ".join(texts))
+
+    def _of_types(self, left: _Left, uneven: Sequence[Question]) -> list[Question]:
+        """The questions of what modules hold of a type that nobody declared, where that is why nothing corresponds."""
+        if self.undeclared.cause(left) is None:
+            return []
+        return [
+            question
+            for question in uneven
+            if all(self.undeclared.speaks_of(([unit], [])) for unit in question.sources)
+            or all(self.undeclared.speaks_of(([], [unit])) for unit in question.targets)
+        ]
 
     def _copies(self, result: Result) -> None:
         """Say of what is called a copy that it has no place, and of which it is one."""
@@ -168,6 +190,7 @@ class Unpaired:
             for question in questions
             if not all(self.rules.drops_source(key) for unit in question.sources for key in unit.keys)
         ]
+        asking.sort(key=lambda question: len(question.sources) == len(question.targets))  # what differs comes first
         self.found.problems += asked(asking, views)
         for question in asking:
             self.explain(question.sources, question.targets)
@@ -188,3 +211,29 @@ class Unpaired:
                     if keys[1 - number] & explained[1 - number] and not keys[number] <= explained[number]:
                         explained[number].update(keys[number])
                         more = True
+
+
+def _many_entries(left: _Left) -> bool:
+    """Whether what is left holds more than can be told one by one."""
+    counts = [len(unit.keys) for units in left for unit in units]
+    return sum(counts) > _FEW or max(counts, default=0) > _EACH
+
+
+def _with(left: _Left, questions: Sequence[Question]) -> tuple[list[Unit], list[Unit]]:
+    """What is left over together with what some questions are of."""
+    one = [*left[0], *(unit for question in questions for unit in question.sources)]
+    two = [*left[1], *(unit for question in questions for unit in question.targets)]
+    return one, two
+
+
+def _without_bare(question: Question, result: Result) -> None:
+    """Arrays of no layer that are as large as the layers of a question are none of it, if without them both have as many."""
+    both = question.sources, question.targets
+    kinds = {str(unit.colour[0]) for units in both for unit in units}
+    layers = [[unit for unit in units if unit.layer is not None] for units in both]
+    if kinds == {"array"} or len(both[0]) == len(both[1]) or len(layers[0]) != len(layers[1]) or not layers[0]:
+        return
+    for side, units in enumerate(both):
+        result.left[side].extend(unit for unit in units if unit.layer is None)
+        units[:] = layers[side]
+    question.text = "arrays that are as large are none of them, and nothing else tells them apart"
