@@ -41,6 +41,7 @@ class Unit:
         typed: its kind comes from a module, not from names.
         place: in the native order. call: in the order of calls, `None` where that is not known.
         spare: all its arrays belong to a unit before it (tied weights): it need not be paired.
+        ruled: a rule gave it the name that it is compared by, which is no author's choice and does not lie.
         note: what the unit rests on beside its pairing, empty for nothing. grade: how sure that is.
     """
 
@@ -54,6 +55,7 @@ class Unit:
     call: int | None = None
     spare: bool = False
     colour: Colour = ()
+    ruled: bool = False
     note: str = ""
     grade: Grade = "certain"
     _words: frozenset[str] | None = None

@@ -30,7 +30,6 @@ from stateregistry.alignment.evidence.sequence import in_sequence
 from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, words_of
 from stateregistry.alignment.model import GRADES, Grade, View, worse
 from stateregistry.alignment.soundness import LEFT
-from stateregistry.alignment.spelling import stems, tokens
 
 #: Above this many candidates names are compared for equality alone: the work would grow with the square.
 NAMES: Final = 64
@@ -321,7 +320,7 @@ def _once(items: Sequence[Item], key: Callable[[Item], Hashable]) -> dict[Hashab
 
 
 def _equal_names(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
-    """The same path below the scope; with numbers, where both sides count the name from the same to the same, in order."""
+    """The same path below the scope; with numbers, where both sides count the name alike and in order, or a rule says so."""
     left, right = _once(xs, lambda item: item.same), _once(ys, lambda item: item.same)
     counts = [_counts(items, view) for items, view in ((xs, source), (ys, target))]
     return [
@@ -329,7 +328,7 @@ def _equal_names(xs: Sequence[Item], ys: Sequence[Item], source: View, target: V
         for name, item in left.items()
         if name in right
         and any(item.stems)
-        and (not item.numbers or counts[0][item.stems] == counts[1][item.stems] != frozenset())
+        and (not item.numbers or _is_ruled(item) or counts[0][item.stems] == counts[1][item.stems] != frozenset())
     ]
 
 
@@ -461,7 +460,7 @@ def _may_lie(pair: Tied, xs: Sequence[Item], ys: Sequence[Item]) -> bool:
 
 def _grade_of_left(x: Item, y: Item, pairs: Sequence[Tied]) -> Grade:
     """How sure the last two are. Where names lie by one place, what they leave is a pair that no name knows."""
-    if all(_is_renamed(pair.source) for pair in pairs):
+    if all(_is_ruled(pair.source) for pair in pairs):
         return "assumption" if _opposed(x, y) else "numbers"  # rules say the others
     if not x.words & y.words and any(pair.evidence.startswith(_NAMED) for pair in pairs):
         parts = [
@@ -475,10 +474,9 @@ def _grade_of_left(x: Item, y: Item, pairs: Sequence[Tied]) -> Grade:
     return "certain" if _may_be_left(x, y, pairs) else "assumption"
 
 
-def _is_renamed(item: Item) -> bool:
-    """Whether a rule gave an item its name: then it is no name that an author chose, and does not lie."""
-    unit = item.units[0]
-    return {*stems(unit.tokens)} != {*stems(tokens(unit.path))}
+def _is_ruled(item: Item) -> bool:
+    """Whether rules gave all of an item their names: they are no names that an author chose."""
+    return all(unit.ruled for unit in item.units)
 
 
 def _may_be_left(x: Item, y: Item, pairs: Sequence[Tied]) -> bool:

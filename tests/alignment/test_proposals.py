@@ -156,3 +156,48 @@ def test_what_is_suggested_answers_no_question_that_is_open() -> None:
     rules = Rules.of(re.findall(r'source = "(.*?)"\ntarget = "(.*?)"', text))
     assert all(rules.rename(path) is None for path in asked), text
     assert rules.rename("layers/2/fc") == "Block_2/dense"
+
+
+def towers() -> Model:
+    """Two containers that hold the same, and a third one of which a size tells which it is."""
+    places = (("head_0", "block_0"), ("middle_0", "block_1"), ("up_0", "block_2"))
+    return model(
+        [
+            (kind, size, f"{mine}.{a}", f"{its}/{b}")
+            for mine, its in places
+            for kind, size, a, b in (
+                ("linear", (6, 6), "enter", "first"),
+                ("linear", (6, 9), "wide", "spread"),
+                ("linear", (9, 12), "wider", "far"),
+                ("linear", (12, 9), "near", "back"),
+                ("linear", (9, 15), "up", "over"),
+                ("linear", (15, 9), "down", "under"),
+                ("linear", (9, 4 if its == "block_2" else 6), "leave", "last"),
+            )
+        ]
+    )
+
+
+@pytest.mark.parametrize("rule", [{"head_0": "block_0"}, {"middle_0": "block_1"}])
+def test_one_answer_about_two_counted_containers_decides_both(rule: dict[str, str]) -> None:
+    """The name that a rule gives is a place of the other side, however many of its name there are on this one."""
+    toys = towers()
+    assert {asked.problem for asked in planned(toys, toys, typed=(False, False)).problems} == {"ambiguous"}
+    plan = make(
+        toy.side(toys, "torch", typed=False),
+        toy.side(toys, "flax", typed=False),
+        rules=Rules.of(rule),
+        allow=("choice",),
+    )
+    assert plan.ok, str(plan)
+    assert toy.judge(toys, toys, plan) == "right"
+
+
+def test_an_answer_that_exchanges_two_containers_is_followed_too() -> None:
+    toys = towers()
+    plan = make(
+        toy.side(toys, "torch", typed=False), toy.side(toys, "flax", typed=False),
+        rules=Rules.of({"head_0": "block_1"}), allow=("choice",),
+    )  # fmt: skip
+    assert plan.ok, str(plan)
+    assert toy.judge(toys, toys, plan).startswith("wrong")

@@ -192,6 +192,7 @@ class Bridge:
             )
         )  # fmt: skip
         for unit in made.units:
+            unit.ruled = number == 0 and self._renamed(unit.path) != unit.path
             if unit.path in own.doubts:
                 unit.note, unit.grade = own.doubts[unit.path], "assumption"
         return made
