@@ -69,7 +69,7 @@ def at_once(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Uni
 
 def strangers(source: View, target: View) -> str:
     """What both sides have, where no layer of one is like any of the other, or one has none; empty where some are alike."""
-    units = _main(source), _main(target)
+    units = source.main, target.main
     for side, here, there in ((0, "source", "target"), (1, "target", "source")):
         if units[1 - side] and not units[side]:
             return f"the {here} has no layers and no arrays, the {there} has {_kinds(units[1 - side])}"
@@ -324,10 +324,6 @@ def spelled(colour: Colour) -> str:
     return f"{str(kind).replace('_', ' ')} {' '.join(sizes)}"
 
 
-def _main(view: View) -> list[Unit]:
-    return [unit for unit in view.units if not unit.spare]
-
-
 def _width(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     """One size for another in every layer that is left."""
     one, two = (Counter(str(unit.colour[0]) for unit in side) for side in left)
@@ -353,7 +349,7 @@ def _common_size(source: View, target: View, left: tuple[Sequence[Unit], Sequenc
         sizes = Counter(value for unit in units for value in {*_sizes(unit.colour)} if value > 1)
         there = {value for unit in other.units for value in _sizes(unit.colour)}
         size, count = max(sizes.items(), key=lambda item: item[1], default=(0, 0))
-        if 2 * len(units) <= len(_main(view)) or 2 * count <= len(units) or size in there:
+        if 2 * len(units) <= len(view.main) or 2 * count <= len(units) or size in there:
             return ""
         found.append(size)
     return f"the models have layers of other sizes: most have {found[0]} in the source and {found[1]} in the target"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.lexicon import words
+from stateregistry.alignment.listed import Member, apart, called_as, counted_lists, written
 from stateregistry.alignment.model import Pair, Unit, View
-from stateregistry.alignment.spelling import tokens
+from stateregistry.alignment.spelling import Token, tokens
 
 #: So many lists of a side, readings, and lists that differ at once are looked at.
 _LISTS: Final = 48
@@ -119,21 +119,19 @@ class _Reading:
 def longer(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Unit]], pairs: Sequence[Pair] = ()) -> str:
     """The lists that are not as long, if they account for all that sets the models apart; empty where none do."""
     loose = only(left)
-    main = [[unit for unit in view.units if not unit.spare] for view in (source, target)]
-    counts = [Counter(unit.colour for unit in units) for units in main]
-    apart = {c: counts[0][c] - counts[1][c] for c in counts[0] | counts[1] if counts[0][c] != counts[1][c]}
-    if not apart:
+    more = apart(source, target)
+    if not more:
         return ""
     known = [pair for pair in pairs if pair.grade == "certain"]
     readings = sorted(
-        _readings(_lists(main[0], apart), _lists(main[1], apart), apart, known, loose),
+        _readings(_lists(source.main, more), _lists(target.main, more), more, known, loose),
         key=lambda each: (*each.evidence, *each.size),
         reverse=True,
     )
-    whole = [each for each in readings if each.beyond == apart]
+    whole = [each for each in readings if each.beyond == more]
     if whole:
         return _among(whole)
-    found = next(_together(readings[:_READINGS], apart, ()), ())
+    found = next(_together(readings[:_READINGS], more, ()), ())
     if not found:
         return ""
     here = " and ".join(each.one.said(number == 0) for number, each in enumerate(found))
@@ -164,24 +162,24 @@ def _among(readings: Sequence[_Reading]) -> str:
 
 
 def _together(
-    readings: Sequence[_Reading], apart: dict[Colour, int], taken: tuple[_Reading, ...]
+    readings: Sequence[_Reading], excess: dict[Colour, int], taken: tuple[_Reading, ...]
 ) -> Iterator[tuple[_Reading, ...]]:
     """Readings of other lists each that account for everything between them."""
     for place, each in enumerate(readings):
         if any(each.one.units & other.one.units or each.two.units & other.two.units for other in taken):
             continue
-        rest = {colour: count - each.beyond.get(colour, 0) for colour, count in apart.items()}
+        rest = {colour: count - each.beyond.get(colour, 0) for colour, count in excess.items()}
         rest = {colour: count for colour, count in rest.items() if count}
         if not rest:
             yield (*taken, each)
-        elif len(taken) + 1 < _AT_ONCE and all(count * apart[colour] > 0 for colour, count in rest.items()):
+        elif len(taken) + 1 < _AT_ONCE and all(count * excess[colour] > 0 for colour, count in rest.items()):
             yield from _together(readings[place + 1 :], rest, (*taken, each))
 
 
 def _readings(
     here: Sequence[_List],
     there: Sequence[_List],
-    apart: dict[Colour, int],
+    excess: dict[Colour, int],
     pairs: Sequence[Pair],
     loose: tuple[frozenset[int], frozenset[int]],
 ) -> Iterator[_Reading]:
@@ -197,7 +195,7 @@ def _readings(
             beyond = {c: one.held[c] - two.held[c] for c in one.held | two.held if one.held[c] != two.held[c]}
             more = one.count - two.count
             if not beyond or any(
-                count * more < 0 or count * apart.get(c, 0) <= 0 or abs(count) > abs(apart[c])
+                count * more < 0 or count * excess.get(c, 0) <= 0 or abs(count) > abs(excess[c])
                 for c, count in beyond.items()
             ):
                 continue
@@ -212,7 +210,7 @@ def _readings(
             yield _Reading(one, two, beyond, evidence, (-abs(more), not (one.like or two.like), *size))
 
 
-def _steps(some: _List) -> Iterable:  # type: ignore[type-arg]
+def _steps(some: _List) -> list[Token]:
     return [token for name in some.names for token in tokens(name)]
 
 
@@ -244,35 +242,28 @@ def _joined(parts: Sequence[_List]) -> _List:
     return _List(names, parts[0].parent, parts[0].count, held, units, parts=tuple(parts))
 
 
-def _lists(units: Sequence[Unit], apart: dict[Colour, int]) -> list[_List]:
+def _lists(units: Sequence[Unit], excess: dict[Colour, int]) -> list[_List]:
     """The lists of a side that hold any of what sets the models apart, and those that are counted alike as one."""
-    groups: dict[str, dict[tuple[tuple[str, int | None], ...], list[tuple[Unit, int]]]] = {}
-    for unit in units:
-        for end, token in enumerate(unit.tokens, 1):
-            if token.number is not None:
-                path = unit.tokens[:end]
-                members = groups.setdefault(counted_name(path), {})
-                members.setdefault(tuple(each.same for each in path), []).append((unit, end))
     singles, like, families = [], [], dict[tuple[str, int], list[_List]]()
-    for name, members in groups.items():
+    for name, members in counted_lists(units).items():
         parent = name.rpartition("/")[0]
         whole = _list(members.values(), name, parent)
         for family in {(parent, whole.count), ("", whole.count)}:
             families.setdefault(family, []).append(whole)
-        if whole.held.keys() & apart.keys():
+        if whole.held.keys() & excess.keys():
             singles.append(whole)
-        by_content: dict[frozenset[tuple[Colour, int]], list[list[tuple[Unit, int]]]] = {}
+        by_content: dict[frozenset[tuple[Colour, int]], list[Member]] = {}
         for member in members.values():
             by_content.setdefault(frozenset(Counter(u.colour for u, _ in member).items()), []).append(member)
         if len(by_content) > 1:
             some = [_list(each, name, parent, like=True) for each in by_content.values()]
-            like += [each for each in some if each.count > 1 and each.held.keys() & apart.keys()]
+            like += [each for each in some if each.count > 1 and each.held.keys() & excess.keys()]
     joined = [_joined(each) for each in families.values() if len(each) > 1 and each[0].count > 1]
-    joined = [each for each in joined if each.held.keys() & apart.keys()]
+    joined = [each for each in joined if each.held.keys() & excess.keys()]
     return [*singles[:_LISTS], *joined[:_LISTS], *like[:_LISTS]]
 
 
-def _list(members: Iterable[list[tuple[Unit, int]]], name: str, parent: str, *, like: bool = False) -> _List:
+def _list(members: Iterable[Member], name: str, parent: str, *, like: bool = False) -> _List:
     some = list(members)
     inside = [unit for member in some for unit, _ in member]
     first, end = some[0][0]
@@ -282,30 +273,3 @@ def _list(members: Iterable[list[tuple[Unit, int]]], name: str, parent: str, *, 
         (called,), parent, len(some), Counter(u.colour for u in inside), frozenset(map(id, inside)), like,
         contents=tuple(contents.values()),
     )  # fmt: skip
-
-
-def called_as(unit: Unit, end: int, name: str) -> str:
-    """A counted name as a path writes it up to a token, without numbers; the name itself where it cannot be said."""
-    return _uncounted(written(unit, end)) or name
-
-
-def written(unit: Unit, end: int) -> str:
-    """The shortest beginning of a path that has so many of its tokens."""
-    steps = unit.path.split("/")
-    for length in range(1, len(steps) + 1):
-        path = "/".join(steps[:length])
-        if tuple(token.same for token in tokens(path)[:end]) == tuple(token.same for token in unit.tokens[:end]):
-            return path
-    return unit.path
-
-
-def _uncounted(path: str) -> str:
-    """A path without its numbers, `#` for those of a list in a list; empty where a number stands inside of a step."""
-    found: list[str] = []
-    counted = True
-    for step in path.split("/"):
-        name = step.rstrip("0123456789").rstrip("_-")
-        if name or counted:
-            found.append(name or "#")
-        counted = not name or name != step
-    return "" if any(letter.isdigit() for name in found for letter in name) else "/".join(found)

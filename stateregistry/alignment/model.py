@@ -104,6 +104,11 @@ class View:
     channels: str = ""
     scattered: bool = False
 
+    @property
+    def main(self) -> list[Unit]:
+        """The units that have to be paired: without the second names of tied arrays."""
+        return [unit for unit in self.units if not unit.spare]
+
 
 @final
 @dataclass(slots=True)

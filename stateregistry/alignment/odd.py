@@ -7,12 +7,11 @@ Lists whose repetitions differ otherwise, or of which no most hold the same, say
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import counted_name
-from stateregistry.alignment.longer import called_as, written
+from stateregistry.alignment.listed import Member, called_as, counted_lists, written
 from stateregistry.alignment.model import Unit, View
 
 #: So many repetitions are odd at most.
@@ -21,7 +20,7 @@ _ODD: Final = 2
 
 def odd(source: View, target: View, spelled: Callable[[Colour], str]) -> str:
     """The repetition that is not as the others of its list, if that accounts for all that sets the models apart."""
-    main = [[unit for unit in view.units if not unit.spare] for view in (source, target)]
+    main = source.main, target.main
     counts = [Counter(unit.colour for unit in units) for units in main]
     for side, here, there in ((0, "source", "target"), (1, "target", "source")):
         less, more = +(counts[1 - side] - counts[side]), +(counts[side] - counts[1 - side])
@@ -55,16 +54,9 @@ def odd(source: View, target: View, spelled: Callable[[Colour], str]) -> str:
     return ""
 
 
-def _lists(units: list[Unit]) -> Iterator[tuple[str, list[list[tuple[Unit, int]]]]]:
+def _lists(units: Sequence[Unit]) -> Iterator[tuple[str, list[Member]]]:
     """What is counted under one name, with the units of each repetition and how many of their tokens lead to it."""
-    groups: dict[str, dict[tuple[tuple[str, int | None], ...], list[tuple[Unit, int]]]] = {}
-    for unit in units:
-        for end, token in enumerate(unit.tokens, 1):
-            if token.number is not None:
-                path = unit.tokens[:end]
-                members = groups.setdefault(counted_name(path), {})
-                members.setdefault(tuple(each.same for each in path), []).append((unit, end))
-    for name, found in groups.items():
+    for name, found in counted_lists(units).items():
         if len(found) > 2:  # of two none is the odd one
             some = list(found.values())
             yield called_as(*some[0][0], name), some

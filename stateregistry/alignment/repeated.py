@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import counted_name
 from stateregistry.alignment.lexicon import words
-from stateregistry.alignment.longer import called_as, only
+from stateregistry.alignment.listed import apart, called_as, counted_lists
+from stateregistry.alignment.longer import only
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
 
@@ -50,16 +50,15 @@ def repeated(source: View, target: View, left: tuple[Sequence[Unit], Sequence[Un
     views = source, target
     if not left[0] and not left[1]:
         return ""
-    lists = [_lists(_main(view)) for view in views]
+    lists = [_lists(view.main) for view in views]
     if near:
         lists = [[each for each in side if _holds_any(each, units)] for side, units in zip(lists, left, strict=True)]
-    counts = [Counter(unit.colour for unit in _main(view)) for view in views]
-    apart = Counter({c: counts[0][c] - counts[1][c] for c in counts[0] | counts[1] if counts[0][c] != counts[1][c]})
+    beyond, loose = Counter(apart(source, target)), only(left)
     return (
-        _longer(lists, apart, only(left))
-        or _more_of_the_same(views, lists, apart, only(left), richer=True)
-        or _part(views, apart, only(left))
-        or _more_of_the_same(views, lists, apart, only(left), richer=False)
+        _longer(lists, beyond, loose)
+        or _more_of_the_same(views, lists, beyond, loose, richer=True)
+        or _part(views, beyond, loose)
+        or _more_of_the_same(views, lists, beyond, loose, richer=False)
         or _covering(lists, left)
         or _largest(views, lists)
     )
@@ -69,32 +68,20 @@ def _holds_any(some: _List, units: Sequence[Unit]) -> bool:
     return not units or any(id(unit) in some.units for unit in units)
 
 
-def _main(view: View) -> list[Unit]:
-    return [unit for unit in view.units if not unit.spare]
-
-
 def _lists(units: Sequence[Unit]) -> list[_List]:
     """The lists of a side, those that hold most first. What is counted may be a single layer."""
-    groups: dict[str, dict[tuple[tuple[str, int | None], ...], list[Unit]]] = {}
-    for unit in units:
-        for end, token in enumerate(unit.tokens, 1):
-            if token.number is not None:
-                path = unit.tokens[:end]
-                members = groups.setdefault(counted_name(path), {})
-                members.setdefault(tuple(each.same for each in path), []).append(unit)
     found = []
-    for name, items in groups.items():
-        held = Counter(frozenset(Counter(unit.colour for unit in item).items()) for item in items.values())
+    for name, items in counted_lists(units).items():
+        held = Counter(frozenset(Counter(unit.colour for unit, _ in item).items()) for item in items.values())
         kinds = tuple(Counter(dict(each)) for each, _ in held.most_common())
-        inside = frozenset(id(unit) for item in items.values() for unit in item)
+        inside = frozenset(id(unit) for item in items.values() for unit, _ in item)
         whole = len(held) == 1 and all(sum(number is not None for _, number in path) == 1 for path in items)
         first = next(iter(items.values()))[0]
-        end = len(next(iter(items)))
-        found.append(_List(called_as(first, end, name), len(items), kinds, inside, whole))
+        found.append(_List(called_as(*first, name), len(items), kinds, inside, whole))
     return sorted(found, key=lambda each: -each.held[0].total())
 
 
-def _longer(lists: Sequence[Sequence[_List]], apart: Counter[Colour], loose: _Loose) -> str:
+def _longer(lists: Sequence[Sequence[_List]], beyond: Counter[Colour], loose: _Loose) -> str:
     """A list of both sides that holds the same and is not as long."""
     for one in lists[0]:
         for two in lists[1]:
@@ -102,22 +89,22 @@ def _longer(lists: Sequence[Sequence[_List]], apart: Counter[Colour], loose: _Lo
             alike = (
                 more and any(held in two.held for held in one.held) and loose[more < 0] <= (one, two)[more < 0].units
             )
-            if alike and any(apart == _times(held, more) for held in (*one.held, *two.held)):
+            if alike and any(beyond == _times(held, more) for held in (*one.held, *two.held)):
                 name = "" if one.name == two.name else f" of `{two.name}`"
                 return f"the source has {one}, the target has {two.count}{name}"
     return ""
 
 
 def _more_of_the_same(
-    views: tuple[View, View], lists: Sequence[Sequence[_List]], apart: Counter[Colour], loose: _Loose, *, richer: bool
+    views: tuple[View, View], lists: Sequence[Sequence[_List]], beyond: Counter[Colour], loose: _Loose, *, richer: bool
 ) -> str:
     """A list of the side that has more, or of the other, where the other has what it holds in no list."""
     for number, side in enumerate(lists):
         for each in side:
             for held in each.held:
                 colour, size = next(iter(held.items()))
-                more = (-apart[colour] if number else apart[colour]) // size
-                if not more or each.count <= more or apart != _times(held, -more if number else more):
+                more = (-beyond[colour] if number else beyond[colour]) // size
+                if not more or each.count <= more or beyond != _times(held, -more if number else more):
                     continue
                 if (more > 0) is not richer or not (richer or (each.alike and held.total() > 1)):
                     continue
@@ -132,7 +119,7 @@ def _more_of_the_same(
 def _elsewhere(view: View, some: _List, held: Counter[Colour]) -> bool:
     """Whether a container beside a list holds what its repetitions do, so that it could be what there is more."""
     found: dict[str, Counter[Colour]] = {}
-    for unit in _main(view):
+    for unit in view.main:
         if id(unit) not in some.units:
             steps = unit.path.split("/")
             for end in range(1, len(steps) + 1):
@@ -144,14 +131,14 @@ def _times(colours: Counter[Colour], factor: int) -> Counter[Colour]:
     return Counter({colour: count * factor for colour, count in colours.items()})
 
 
-def _part(views: tuple[View, View], apart: Counter[Colour], loose: _Loose) -> str:
+def _part(views: tuple[View, View], beyond: Counter[Colour], loose: _Loose) -> str:
     """A container that one side has and the other has not."""
-    signs = {count > 0 for count in apart.values()}
+    signs = {count > 0 for count in beyond.values()}
     if len(signs) != 1:
         return ""
     number = 0 if signs == {True} else 1
-    wanted = Counter({colour: abs(count) for colour, count in apart.items()})
-    units, others = _main(views[number]), _main(views[1 - number])
+    wanted = Counter({colour: abs(count) for colour, count in beyond.items()})
+    units, others = views[number].main, views[1 - number].main
     held: dict[str, list[Unit]] = {}
     for unit in units:
         steps = unit.path.split("/")
@@ -193,7 +180,7 @@ def _largest(views: tuple[View, View], lists: Sequence[Sequence[_List]]) -> str:
     for view, side in zip(views, lists, strict=True):
         alike = [each for each in side if each.count > 1 and each.alike]
         each = max(alike, key=lambda one: len(one.units), default=None)
-        if each is None or 2 * len(each.units) <= len(_main(view)):
+        if each is None or 2 * len(each.units) <= len(view.main):
             return ""
         found.append(each)
     one, two = found
