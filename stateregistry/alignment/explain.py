@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from stateregistry.alignment.colours import NORMS, RECURRENT, Colour
+from stateregistry.alignment.colours import NORMS, RECURRENT, Colour, widths
 from stateregistry.alignment.longer import longer, only
 from stateregistry.alignment.model import Pair, Unit, View
 from stateregistry.alignment.odd import odd
@@ -175,12 +175,12 @@ def _recurrent(left: tuple[Sequence[Unit], Sequence[Unit]]) -> str:
     if len({unit.colour for units in left for unit in units}) == 1:
         return _stacked(left)
     one, two = (Counter(unit.colour[:2] for unit in units) for units in left)  # kinds, and what they read
-    hidden = [{unit.colour[2] for unit in units} for units in left]
+    hidden = [{widths(unit.colour)[0] for unit in units} for units in left]
     doubled = [{c: 2 * n for c, n in few.items()} == dict(many) for few, many in ((one, two), (two, one))]
     if True not in doubled or any(len(some) != 1 for some in hidden):
         return ""
     side = doubled.index(True)
-    whole, half = (int(next(iter(hidden[number]))) for number in (side, 1 - side))  # type: ignore[call-overload]  # sizes
+    (whole,), (half,) = hidden[side], hidden[1 - side]
     if whole not in (half, 2 * half):
         return ""
     here, there = ("source", "target")[side], ("target", "source")[side]

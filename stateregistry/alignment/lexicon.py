@@ -5,7 +5,7 @@ Only what is common use in published models; a word that means two things in two
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -137,6 +137,12 @@ def words_of(text: str) -> frozenset[str]:
 def _meaning(word: str) -> str:
     """What a word stands for; a list is called like its members, with an `s` (`wqs`, `wos`, `mlps`)."""
     return _CANONICAL.get(word) or _CANONICAL.get(word.removesuffix("s"), word)
+
+
+def telling(several: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+    """Of each of several sets of words those that not all of them have."""
+    common = frozenset.intersection(*several) if several else frozenset()
+    return [words - common for words in several]
 
 
 def words(path: Iterable[Token]) -> frozenset[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from stateregistry.alignment.model import Pair, Unit, View
+from stateregistry.alignment.ranks import ranks, run_alike
 from stateregistry.alignment.spelling import Token, split_words
 
 #: What is counted down or up in published models, if a name says it of itself: a list (`ups/0`) is called in its order.
@@ -103,8 +104,8 @@ def _shown(pairs: Sequence[Pair]) -> set[tuple[_Name, _Name]]:
             for name, token in names[0]:
                 for other, its in names[1]:
                     certain.setdefault((name, other), set()).add((token.number or 0, its.number or 0))
-    ranks = tuple({name: _ranks(numbers) for name, numbers in side.items()} for side in held)
-    shown = {both for both, rows in certain.items() if _runs_up(rows, ranks[0][both[0]], ranks[1][both[1]])}
+    places = tuple({name: ranks(numbers) for name, numbers in side.items()} for side in held)
+    shown = {both for both, rows in certain.items() if run_alike(rows, places[0][both[0]], places[1][both[1]])}
     beside: list[dict[object, list[_Name]]] = [{}, {}]
     for side, counted_here in enumerate(held):
         for name in counted_here:
@@ -120,15 +121,3 @@ def _shown(pairs: Sequence[Pair]) -> set[tuple[_Name, _Name]]:
 def _way(name: _Name, held: Mapping[_Name, set[int]], either: set[_Name]) -> object:
     """What names have in common that one author counts one way: their container, their numbers, and that they are mirrored."""
     return name[:-1], frozenset(held[name]), name in either
-
-
-def _ranks(numbers: set[int]) -> Mapping[int, int]:
-    return {number: rank for rank, number in enumerate(sorted(numbers))}
-
-
-def _runs_up(rows: set[tuple[int, int]], first: Mapping[int, int], second: Mapping[int, int]) -> bool:
-    """Whether all that is decided of two names has one place in both, and some of it would not if one ran down."""
-    places = [(first[one], second[two]) for one, two in rows]
-    if len(first) != len(second) or any(one != two for one, two in places):
-        return False
-    return any(2 * one != len(first) - 1 for one, _ in places)

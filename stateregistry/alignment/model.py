@@ -78,8 +78,7 @@ class Unit:
 
 def is_automatic(unit: Unit) -> bool:
     """Whether a name was given by Linen, which counts what is made first and not what is called first."""
-    token = unit.tokens[-1] if unit.tokens else None
-    return token is not None and token.number is not None and token.text[:1].isupper()
+    return bool(unit.tokens) and unit.tokens[-1].automatic
 
 
 @final

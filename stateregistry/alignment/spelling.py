@@ -51,6 +51,11 @@ class Token:
         return self.stem, self.number
 
     @property
+    def automatic(self) -> bool:
+        """Whether Linen gave the name: a class, with how many of it were made before."""
+        return self.number is not None and self.text[:1].isupper()
+
+    @property
     def sort(self) -> tuple[str, int]:
         """An order of names, with numbers as numbers."""
         return self.stem, -1 if self.number is None else self.number

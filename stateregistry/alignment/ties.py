@@ -27,7 +27,7 @@ from stateregistry.alignment.evidence.owners import by_owner, torn_away
 from stateregistry.alignment.evidence.parallel import in_parallel
 from stateregistry.alignment.evidence.population import NOBODY, Population
 from stateregistry.alignment.evidence.sequence import in_sequence
-from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, words_of
+from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, telling, words_of
 from stateregistry.alignment.model import GRADES, Grade, View, worse
 from stateregistry.alignment.soundness import LEFT
 
@@ -345,19 +345,13 @@ def _counts(items: Sequence[Item], view: View) -> dict[tuple[str, ...], frozense
     }
 
 
-def _telling(items: Sequence[Item]) -> list[frozenset[str]]:
-    """The words of each that not all of them have."""
-    common = frozenset.intersection(*(item.words for item in items))
-    return [item.words - common for item in items]
-
-
 def _strict(items: Sequence[Item], words: Sequence[frozenset[str]]) -> bool:
     return any(item.vector for item in items) or any(SIDES & one for one in words)
 
 
 def _by_words(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View) -> list[Tied]:
     """Words that some of both sides have split the class; what is alone in its part is paired."""
-    left, right = _telling(xs), _telling(ys)
+    left, right = telling([x.words for x in xs]), telling([y.words for y in ys])
     if not (_strict(xs, left) or _strict(ys, right)):
         meet = frozenset().union(*left) & frozenset().union(*right)
         left, right = ([words & meet for words in left], [words & meet for words in right])
@@ -417,7 +411,7 @@ def _by_similarity(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
     """Words in common, where each is the other's best by a margin."""
     if not xs or not ys:
         return []
-    left, right = _telling(xs), _telling(ys)
+    left, right = telling([x.words for x in xs]), telling([y.words for y in ys])
     if _strict(xs, left) or _strict(ys, right):
         return []
     score = [[similarity(a, b) for b in right] for a in left]

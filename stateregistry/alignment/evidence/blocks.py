@@ -16,6 +16,7 @@ from typing import Final, final
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import Grade, View
+from stateregistry.alignment.ranks import ranks
 
 #: So many blocks have to be paired before their number says anything.
 _LEAST: Final = 2
@@ -118,7 +119,7 @@ def _ranges(items: Sequence[Item], side: int, anchors: Sequence[Tied]) -> dict[_
         counter = _counter(item)
         if counter is not None:
             found.setdefault(counter[0], set()).add(counter[1])
-    return {name: {number: n for n, number in enumerate(sorted(numbers))} for name, numbers in found.items()}
+    return {name: ranks(numbers) for name, numbers in found.items()}
 
 
 def _families(

@@ -63,14 +63,15 @@ def by_numbers(
     ordered = in_order([x for x, _ in chain], source) and in_order([y for _, y in chain], target)
     if not ordered and not shown(chain, anchors, population):
         return ([], "their numbers contradict the order in which they are declared or called")
-    if _crosswise(chain):
+    containers = not chain[0][0].single and not chain[0][1].single
+    if containers and _crosswise(*chain[0]):
         return [], "both sides count the same two, one in the other, the other way round"
     if not _count_alike(counted_by(xs, population.counts[0]), counted_by(ys, population.counts[1])):
         return [], "their names count other layers in another order on either side"
     found = counted(
         chain, "by number" if ordered else "by number, as what is decided of their names or of names beside them"
     )
-    crossing = _half_crosswise(chain)
+    crossing = containers and _half_crosswise(*chain[0])
     if any(
         _may_be_turned([pair[side] for pair in chain], view, population.counts[side], crossing=crossing)
         for side, view in enumerate((source, target))
@@ -91,11 +92,11 @@ def _may_be_turned(items: Sequence[Item], view: View, counts: Counts, *, crossin
     A side whose calls are known shows its order, unless it calls its lists in turns. Else sizes show it, where the other
     order does not have the same ones.
     """
-    in_turn = in_turns(items)
-    if view.called and all(item.call is not None for item in items) and not in_turn:
+    turns = view.called and in_turns(items)
+    if view.called and not turns and all(item.call is not None for item in items):
         return False
     if not any(item.single for item in items):
-        rows_of = [_places(item, named=crossing or (in_turn and view.called)) for item in items]
+        rows_of = [_places(item, named=crossing or turns) for item in items]
         return len(items) > 1 and all(len(row) == len(items) for row in rows_of) and _is_symmetric(rows_of)
     grid = [place for item in items if (place := _listed(item)) is not None]
     if len(grid) < len(items) or any(len({place[n] for place in grid}) < 2 for n in (0, 1)):
@@ -136,14 +137,11 @@ def _is_symmetric(rows: Sequence[Sequence[Colour]]) -> bool:
     return all(rows[i][j] == rows[j][i] for i in range(len(rows)) for j in range(i))
 
 
-def _crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
+def _crosswise(x: Item, y: Item) -> bool:
     """Whether containers are counted by what counts inside of their partners, and their partners by what counts in them.
 
     `heads/0/layers/1` and `layer_1_head_0`: the first number of one is the second of the other.
     """
-    x, y = chain[0]
-    if x.single or y.single:
-        return False
     (mine, inside), (its, within) = _counters(x), _counters(y)
     if not mine or not its or mine == its:
         return False
@@ -152,11 +150,8 @@ def _crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
     return (mine in within and (its in inside or listed[0])) or (its in inside and listed[1])
 
 
-def _half_crosswise(chain: Sequence[tuple[Item, Item]]) -> bool:
+def _half_crosswise(x: Item, y: Item) -> bool:
     """Whether what counts containers on one side counts what is inside of them on the other."""
-    x, y = chain[0]
-    if x.single or y.single:
-        return False
     (mine, inside), (its, within) = _counters(x), _counters(y)
     return mine != its and ((bool(mine) and mine in within) or (bool(its) and its in inside))
 

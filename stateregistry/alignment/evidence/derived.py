@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied
-from stateregistry.alignment.lexicon import SIDES
+from stateregistry.alignment.lexicon import SIDES, telling
 from stateregistry.alignment.spelling import Token
 
 #: Above so many candidates nothing is told by stems.
@@ -31,7 +31,7 @@ def by_stem(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
     """All of a class, where the words of each share a stem with those of one of the other side alone."""
     if not 1 < len(xs) == len(ys) <= _MOST or any(item.words & SIDES for item in (*xs, *ys)):
         return []
-    left, right = _telling(xs), _telling(ys)
+    left, right = telling(_stems(xs)), telling(_stems(ys))
     found: list[Tied] = []
     for x, mine in zip(xs, left, strict=True):
         mates = [n for n, its in enumerate(right) if mine & its]
@@ -42,11 +42,8 @@ def by_stem(xs: Sequence[Item], ys: Sequence[Item]) -> list[Tied]:
     return found
 
 
-def _telling(items: Sequence[Item]) -> list[frozenset[str]]:
-    """The stems of the words of each that not all of them have."""
-    stems = [frozenset(stem(word) for word in item.raw if len(word) >= _LEAST) for item in items]
-    common = frozenset.intersection(*stems)
-    return [words - common for words in stems]
+def _stems(items: Sequence[Item]) -> list[frozenset[str]]:
+    return [frozenset(stem(word) for word in item.raw if len(word) >= _LEAST) for item in items]
 
 
 def lettered(items: Sequence[Item]) -> list[Item] | None:

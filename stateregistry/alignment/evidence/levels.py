@@ -13,6 +13,7 @@ from typing import Final, final
 
 from stateregistry.alignment.containers import Item
 from stateregistry.alignment.model import View
+from stateregistry.alignment.ranks import ranks
 
 #: How the doubt is told.
 EITHER: Final = "which of two numbers counts what is not shown"
@@ -92,8 +93,8 @@ def _crosswise(one: Sequence[Level], two: Sequence[Level]) -> bool:
 
 def _ranks(side: Sequence[Level]) -> list[tuple[int, int]]:
     """The rank of the numbers of every item in each of two levels: sides may count from another number."""
-    ranks = [{number: rank for rank, number in enumerate(sorted({*level.numbers}))} for level in side]
-    return [(ranks[0][a], ranks[1][b]) for a, b in zip(side[0].numbers, side[1].numbers, strict=True)]
+    places = [ranks(level.numbers) for level in side]
+    return [(places[0][a], places[1][b]) for a, b in zip(side[0].numbers, side[1].numbers, strict=True)]
 
 
 def _shows_order(items: Sequence[Item], view: View) -> bool:

@@ -76,7 +76,7 @@ def torn_away(
 
 def _was_made(item: Item) -> bool:
     """Whether a name on the way to an item was given by Linen, which counts what is made first."""
-    return any(token.number is not None and token.text[:1].isupper() for token in item.path)
+    return any(token.automatic for token in item.path)
 
 
 def _owners(norms: Sequence[Item], items: Sequence[Item], view: View) -> Mapping[int, _Owned]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from stateregistry.alignment.containers import Item, Tied
 from stateregistry.alignment.evidence.population import Population
 from stateregistry.alignment.model import is_automatic
+from stateregistry.alignment.ranks import ranks, run_alike
 
 #: A name that counts single layers, with what it is in; what is inside of a counted step is part of the name.
 _Name = tuple[tuple[tuple[str, int | None], ...], tuple[str, ...]]
@@ -46,7 +47,7 @@ def shown(chain: Sequence[tuple[Item, Item]], anchors: Sequence[Tied], populatio
     if mine - {both}:
         return False  # something that one of them counts is what another name counts there
     told = [both] if mine else [pair for pair in rows if _beside(pair, both, held, ranges)]
-    return bool(told) and all(_runs_up(rows[pair], ranges[0], ranges[1]) for pair in told)
+    return bool(told) and all(run_alike(rows[pair], ranks(ranges[0]), ranks(ranges[1])) for pair in told)
 
 
 def _beside(
@@ -69,13 +70,6 @@ def _order(items: Mapping[int, Item]) -> tuple[int, ...]:
     known = all(item.call is not None for item in items.values())
     places = {number: (item.call or 0) if known else item.place for number, item in items.items()}
     return tuple(sorted(places, key=lambda number: places[number]))
-
-
-def _runs_up(rows: set[tuple[int, int]], first: frozenset[int], second: frozenset[int]) -> bool:
-    """Whether what is decided has one place among the numbers of both names, and not the middle one alone."""
-    ranks = [{number: rank for rank, number in enumerate(sorted(numbers))} for numbers in (first, second)]
-    places = [(ranks[0][one], ranks[1][two]) for one, two in rows]
-    return all(one == two for one, two in places) and any(2 * one != len(first) - 1 for one, _ in places)
 
 
 def _name(item: Item) -> tuple[_Name, int] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from stateregistry.alignment.colours import is_vector
-from stateregistry.alignment.lexicon import SIDES, similarity
+from stateregistry.alignment.lexicon import SIDES, similarity, telling
 from stateregistry.alignment.spelling import numbers, stems
 
 if TYPE_CHECKING:
@@ -63,16 +63,10 @@ def guessed(sources: Sequence[Unit], targets: Sequence[Unit]) -> Guess | None:
 
 def nearest(source: Unit, targets: Sequence[Unit], sources: Sequence[Unit]) -> list[int]:
     """The places of all targets, those with the most in common with a source first, then those that stand opposite it."""
-    mine, its = _telling(sources), _telling(targets)
+    mine, its = telling([unit.words for unit in sources]), telling([unit.words for unit in targets])
     at = next(number for number, unit in enumerate(sources) if unit is source)
     near = [similarity(mine[at], words) for words in its]
     return sorted(range(len(targets)), key=lambda place: (-near[place], abs(place - at)))
-
-
-def _telling(units: Sequence[Unit]) -> list[frozenset[str]]:
-    """The words of each that not all of them have."""
-    common = frozenset.intersection(*(unit.words for unit in units)) if units else frozenset()
-    return [unit.words - common for unit in units]
 
 
 def _once(units: Sequence[Unit], key: Callable[[Unit], Hashable]) -> dict[Hashable, int]:
@@ -97,7 +91,7 @@ def _last(unit: Unit) -> str | None:
 
 def _by_words(sources: Sequence[Unit], targets: Sequence[Unit]) -> Guess | None:
     """What shares more words than any other, or is the one of its side of which no more is said than of all."""
-    left, right = _telling(sources), _telling(targets)
+    left, right = telling([unit.words for unit in sources]), telling([unit.words for unit in targets])
     if is_vector(sources[0].colour) or any(SIDES & words for words in (*left, *right)):
         return None
     scores = [[similarity(one, two) for two in right] for one in left]
