@@ -13,15 +13,12 @@ import torch
 from flax import linen as nn
 from torch import nn as tnn
 from zoo_convnets import image, on_image
+from zoo_layers import BN, D
 from zoo_pairs import Linen, Pair
 from zoo_recurrent import features
 from zoo_transformers import on_args
 
 # -------------------------------------------------------------------- the critics of SAC, pranz24
-
-
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
 
 
 class QNetwork(tnn.Module):
@@ -97,10 +94,6 @@ class JPpo(nn.Module):
 
 
 # -------------------------------------------------------------------- GraphSAGE, PyG
-
-
-def BN(name: Any = None) -> Any:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-05, name=name)
 
 
 def adj() -> Any:

@@ -15,38 +15,12 @@ from torch import nn as tnn
 from torch.nn import functional as F
 from zoo_convnets import image
 from zoo_fresh_tables import digits
+from zoo_layers import LN, C, D, H, heads, merge, tatt
 from zoo_pairs import Linen, Pair
 from zoo_recurrent import features
 from zoo_transformers import gelu, on_args
 
-
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
-
-
 # -------------------------------------------------------------------- DiT, facebookresearch
-
-C, H = (16, 4)
-
-
-def heads(x: Any, h: Any = H) -> Any:
-    return (
-        x.reshape(*x.shape[:-1], h, x.shape[-1] // h).transpose(1, 2)
-        if isinstance(x, torch.Tensor)
-        else x.reshape(*x.shape[:-1], h, x.shape[-1] // h).swapaxes(1, 2)
-    )
-
-
-def merge(x: Any) -> Any:
-    return (
-        x.transpose(1, 2).flatten(2)
-        if isinstance(x, torch.Tensor)
-        else x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
-    )
-
-
-def tatt(q: Any, k: Any, v: Any) -> Any:
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** (-0.5), -1) @ v
 
 
 def tmod(x: Any, shift: Any, scale: Any) -> Any:
@@ -174,13 +148,6 @@ class JDiTBlock(nn.Module):
 
 
 # -------------------------------------------------------------------- FT-Transformer, Yandex
-
-
-def LN(name: Any = None, **k: Any) -> Any:
-    return nn.LayerNorm(epsilon=1e-05, name=name, **k)
-
-
-C, H = (16, 4)
 
 
 class FTAttention(tnn.Module):

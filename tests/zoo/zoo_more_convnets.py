@@ -13,14 +13,11 @@ import torch
 from flax import linen as nn
 from torch import nn as tnn
 from zoo_convnets import channels_last, image, on_image
+from zoo_layers import BN, D, same
 from zoo_pairs import Linen, Pair
 from zoo_transformers import gelu
 
 # -------------------------------------------------------------------- U-Net++, 4uiiurz1
-
-
-def BN(name: Any = None) -> Any:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-05, name=name)
 
 
 def up2(x: Any) -> Any:
@@ -198,11 +195,6 @@ class AttUnet(nn.Module):
 # -------------------------------------------------------------------- MNASNet, torchvision
 
 
-def same(k: Any = 3, d: Any = 1) -> Any:
-    p = k // 2 * d
-    return ((p, p), (p, p))
-
-
 class InvRes(tnn.Module):
     def __init__(self, i: Any, o: Any, k: Any, s: Any, e: Any) -> None:
         super().__init__()
@@ -335,10 +327,6 @@ class LinenSuperPoint(nn.Module):
 
 
 # -------------------------------------------------------------------- ConvMixer, tmp-iclr
-
-
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
 
 
 class Resid(tnn.Module):

@@ -13,13 +13,10 @@ from flax import linen as nn
 from torch import nn as tnn
 from torch.nn import functional as F
 from zoo_convnets import channels_last, image, on_image
+from zoo_layers import BN, D, same
 from zoo_pairs import Linen, Pair
 
 # -------------------------------------------------------------------- CycleGAN, junyanz
-
-
-def BN(name: Any = None) -> Any:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-05, name=name)
 
 
 class ResnetBlockC(tnn.Module):
@@ -158,10 +155,6 @@ class P2P(nn.Module):
 # -------------------------------------------------------------------- the encoder of AutoencoderKL, CompVis against diffusers
 
 
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
-
-
 class ResnetBlockKL(tnn.Module):
     def __init__(self, i: Any, o: Any) -> None:
         super().__init__()
@@ -262,11 +255,6 @@ class FEncoderKL(nn.Module):
 
 
 # -------------------------------------------------------------------- Xception, Cadene
-
-
-def same(k: Any = 3, d: Any = 1) -> Any:
-    p = k // 2 * d
-    return ((p, p), (p, p))
 
 
 class SeparableConv2d(tnn.Module):

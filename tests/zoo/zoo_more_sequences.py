@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import torch
 from flax import linen as nn
@@ -15,19 +14,12 @@ from flax import nnx
 from torch import nn as tnn
 from torch.nn import functional as F
 from zoo_fresh_tables import digits
+from zoo_layers import BN, LN, C, D, heads, jatt, merge, tatt
 from zoo_pairs import Linen, Nnx, Pair
 from zoo_recurrent import features
 from zoo_transformers import gelu, on_args
 
 # -------------------------------------------------------------------- Tacotron 2, NVIDIA
-
-
-def BN(name: Any = None) -> Any:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-05, name=name)
-
-
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
 
 
 class ConvNorm(tnn.Module):
@@ -153,37 +145,6 @@ class JLas(nn.Module):
 # -------------------------------------------------------------------- the resampler of Flamingo, lucidrains
 
 
-def LN(name: Any = None, **k: Any) -> Any:
-    return nn.LayerNorm(epsilon=1e-05, name=name, **k)
-
-
-C, H = (16, 4)
-
-
-def heads(x: Any, h: Any = H) -> Any:
-    return (
-        x.reshape(*x.shape[:-1], h, x.shape[-1] // h).transpose(1, 2)
-        if isinstance(x, torch.Tensor)
-        else x.reshape(*x.shape[:-1], h, x.shape[-1] // h).swapaxes(1, 2)
-    )
-
-
-def merge(x: Any) -> Any:
-    return (
-        x.transpose(1, 2).flatten(2)
-        if isinstance(x, torch.Tensor)
-        else x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
-    )
-
-
-def tatt(q: Any, k: Any, v: Any) -> Any:
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** (-0.5), -1) @ v
-
-
-def jatt(q: Any, k: Any, v: Any) -> Any:
-    return jax.nn.softmax(q @ k.swapaxes(-1, -2) * q.shape[-1] ** (-0.5)) @ v
-
-
 class PerceiverAttention(tnn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -250,8 +211,6 @@ class JFf(nn.Module):
 
 
 # -------------------------------------------------------------------- MPT, MosaicML
-
-C, H = (16, 4)
 
 
 class MPTBlock(tnn.Module):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import torch
 from flax import linen as nn
@@ -15,16 +14,13 @@ from flax import nnx
 from torch import nn as tnn
 from torch.nn import functional as F
 from zoo_convnets import channels_last, image, on_image
-from zoo_more_attention import C, TimmMlp, heads, merge, tatt
+from zoo_layers import BN, C, D, heads, jatt, merge, tatt
+from zoo_more_attention import TimmMlp
 from zoo_pairs import Linen, Nnx, Pair
 from zoo_recurrent import features
 from zoo_transformers import gelu, on_args
 
 # -------------------------------------------------------------------- FPN and heads of Faster R-CNN, torchvision
-
-
-def D(f: Any, name: Any = None, b: Any = True) -> Any:
-    return nn.Dense(f, use_bias=b, name=name)
 
 
 class DetTv(tnn.Module):
@@ -101,10 +97,6 @@ class JDet(nn.Module):
 
 
 # -------------------------------------------------------------------- MuZero, werner-duvaud
-
-
-def BN(name: Any = None) -> Any:
-    return nn.BatchNorm(use_running_average=True, epsilon=1e-05, name=name)
 
 
 class MzRes(tnn.Module):
@@ -234,10 +226,6 @@ class JByol(nn.Module):
 
 
 # -------------------------------------------------------------------- PVT, whai362
-
-
-def jatt(q: Any, k: Any, v: Any) -> Any:
-    return jax.nn.softmax(q @ k.swapaxes(-1, -2) * q.shape[-1] ** (-0.5)) @ v
 
 
 class PvtAttention(tnn.Module):
