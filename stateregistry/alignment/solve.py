@@ -12,7 +12,7 @@ from typing import Final, final
 
 from stateregistry.alignment.colours import NORMS, Colour
 from stateregistry.alignment.containers import Item, Palette, Signature, Tied, containers, item_of, listed_alike
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around, Population
 from stateregistry.alignment.lexicon import similarity
 from stateregistry.alignment.model import Grade, Pair, Question, Result, Unit, View, worse
 from stateregistry.alignment.spelling import Tokens, tokens
@@ -125,7 +125,7 @@ class Solver:
         grade, evidence, stems = scope
         if not self._spend(len(xs) * min(len(ys), 64)):
             return xs, ys, sure, "the search was stopped at its bound"
-        made = tie(xs, ys, decided, self.source, self.target)
+        made = tie(xs, ys, Around(decided, self.source, self.target))
         decided += made.pairs
         for pair in made.pairs:
             below = (depths[0] + len(pair.source.path), depths[1] + len(pair.target.path))
@@ -246,7 +246,7 @@ class Solver:
                 if not self._spend(min(len(xs), 64) * len(ys)):
                     whys[colour] = "the search was stopped at its bound"
                     continue
-                made = tie(xs, ys, anchors, self.source, self.target, population, last=last)
+                made = tie(xs, ys, Around(anchors, self.source, self.target, population, last))
                 whys[colour], parts[colour] = made.why, made.parts
                 progress |= bool(made.pairs)
                 anchors += made.pairs

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, final
 
 from stateregistry.alignment.containers import Item, Tied, in_order, name_of
@@ -25,7 +25,7 @@ from stateregistry.alignment.evidence.homes import by_home
 from stateregistry.alignment.evidence.levels import crossed
 from stateregistry.alignment.evidence.owners import by_owner, torn_away
 from stateregistry.alignment.evidence.parallel import in_parallel
-from stateregistry.alignment.evidence.population import NOBODY, Population
+from stateregistry.alignment.evidence.population import Around, Population
 from stateregistry.alignment.evidence.sequence import in_sequence
 from stateregistry.alignment.lexicon import BEGINNING, END, SIDES, similarity, telling, words_of
 from stateregistry.alignment.model import GRADES, Grade, View, worse
@@ -59,45 +59,34 @@ class Tie:
     parts: list[tuple[list[Item], list[Item]]] = field(default_factory=list)
 
 
-def tie(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population = NOBODY,
-    *,
-    last: bool = False,
-) -> Tie:
+def tie(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> Tie:
     """Pair as many items as the evidence decides.
 
     Args:
         xs, ys: as many on both sides, all of one colour or signature.
-        anchors: what is decided in the same scope.
-        source, target: the sides.
-        population: what else the scope holds. last: nothing else is decided any more, so that weak evidence contradicts none.
+        around: what the evidence is held against.
     """
     if len(xs) == len(ys) == 1:
         return _alone(xs[0], ys[0])
     parted = _by_config(xs, ys)
     if parted is not None:
-        return _of_each(parted, anchors, source, target, population, last=last)
+        return _of_each(parted, around)
     votes = _Votes(xs, ys)
-    votes.add(_equal_names(xs, ys, source, target))
-    votes.add(_by_words(xs, ys, source, target))
-    votes.conflict = votes.conflict or _away_from_home(votes.pairs.values(), xs, ys, anchors, population)
+    votes.add(_equal_names(xs, ys, around.source, around.target))
+    votes.add(_by_words(xs, ys, around.source, around.target))
+    votes.conflict = votes.conflict or _away_from_home(votes.pairs.values(), xs, ys, around.anchors, around.population)
     if not votes.conflict:
         votes.add(_by_own_name(*votes.left()))
     if not votes.conflict and len(xs) <= NAMES:
         votes.add(_by_similarity(*votes.left()))
     if not votes.conflict and len(xs) <= BESIDE:
-        votes.add(beside(xs, ys, anchors, source, target))
-    numbered, doubt = _by_numbers(xs, ys, anchors, source, target, population)
+        votes.add(beside(xs, ys, around.anchors, around.source, around.target))
+    numbered, doubt = _by_numbers(xs, ys, around)
     if not votes.conflict and numbered:
         votes.add(numbered)
     parts: list[tuple[list[Item], list[Item]]] = []
     if not votes.conflict and not numbered:
-        found, doubt, parts = _of_the_rest(votes, anchors, source, target, population, last=last)
+        found, doubt, parts = _of_the_rest(votes, around)
         votes.add(found)
     if votes.conflict:
         return Tie([], votes.conflict)
@@ -116,19 +105,11 @@ def tie(
     return made
 
 
-def _of_each(
-    parted: Sequence[tuple[str, list[Item], list[Item]]],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-    *,
-    last: bool,
-) -> Tie:
+def _of_each(parted: Sequence[tuple[str, list[Item], list[Item]]], around: Around) -> Tie:
     """What is decided in each part of a class by itself."""
     made = Tie()
     for evidence, some, others in parted:
-        inner = tie(some, others, anchors, source, target, population, last=last)
+        inner = tie(some, others, around)
         made.pairs += [
             Tied(one.source, one.target, f"{evidence}; {one.evidence}", one.grade, one.counted, one.leaf)
             for one in inner.pairs
@@ -137,17 +118,13 @@ def _of_each(
     return made
 
 
-def _by_numbers(
-    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View, population: Population
-) -> tuple[list[Tied], str]:
+def _by_numbers(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> tuple[list[Tied], str]:
     """What numbers say, but for norms that they tear away from what these belong to."""
-    found, doubt = by_numbers(xs, ys, source, target, population, anchors)
-    return torn_away(found, anchors, source, target, population) or found, doubt
+    found, doubt = by_numbers(xs, ys, around)
+    return torn_away(found, around) or found, doubt
 
 
-def _by_letters(
-    xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population
-) -> list[Tied]:
+def _by_letters(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """Pairs by number, where the letters that one side alone ends its names in count like one."""
     first, second = lettered(xs), lettered(ys)
     if (first is None) is (second is None):
@@ -155,7 +132,7 @@ def _by_letters(
     own = {
         id(new): old for items, made in ((xs, first), (ys, second)) for new, old in zip(made or (), items, strict=False)
     }
-    found, _ = by_numbers(first or xs, second or ys, source, target, population)
+    found, _ = by_numbers(first or xs, second or ys, around.of(()))
     return [
         Tied(
             own.get(id(each.source), each.source), own.get(id(each.target), each.target), "by letter and number",
@@ -165,38 +142,36 @@ def _by_letters(
     ]  # fmt: skip
 
 
-def _of_the_rest(
-    votes: _Votes, anchors: Sequence[Tied], source: View, target: View, population: Population, *, last: bool
-) -> tuple[list[Tied], str, list[tuple[list[Item], list[Item]]]]:
+def _of_the_rest(votes: _Votes, around: Around) -> tuple[list[Tied], str, list[tuple[list[Item], list[Item]]]]:
     """What numbers, blocks, calls and habits say of what nothing else tells; why not, and what is open in each block."""
     left = votes.left()
     if len(left[0]) == 1:
         return [], "", []  # the one that is left: no number sets it apart from another
-    found, doubt = _by_numbers(*left, anchors, source, target, population)
-    found = found or as_counted(*left, anchors, population) or in_parallel(*left, anchors)
+    found, doubt = _by_numbers(*left, around)
+    found = found or as_counted(*left, around.anchors, around.population) or in_parallel(*left, around.anchors)
     if found or not left[0]:
         return found, doubt, []
-    divided = by_block(votes.xs, votes.ys, anchors, source, target, population)
-    found, parts, doubt = _in_blocks(divided, votes, source, target, doubt, last=last)
+    divided = by_block(votes.xs, votes.ys, around)
+    found, parts, doubt = _in_blocks(divided, votes, doubt, around)
     if divided:
         return found, doubt, parts
-    known = [*anchors, *votes.pairs.values()]
+    known = around.of([*around.anchors, *votes.pairs.values()])
     ways = [
-        by_owner(*left, known, source, target, population),
-        in_sequence(*left, known, source, target, population),
-        by_call(*left, known, source, target, population),
+        by_owner(*left, known),
+        in_sequence(*left, known),
+        by_call(*left, known),
     ]
     for found in sorted(filter(None, ways), key=_surest):
         votes.add(found)  # each tells all of them: if two differ, nothing is decided
     if not any(ways):
-        divided = by_home(*left, anchors, population)
-        found, parts, doubt = _in_blocks(divided, votes, source, target, doubt, last=last)
+        divided = by_home(*left, around.anchors, around.population)
+        found, parts, doubt = _in_blocks(divided, votes, doubt, around)
         if divided and found:
             return found, doubt, parts
     left = votes.left()
-    found = by_habit(*left, source, target, population)
-    if last:
-        found = found or by_stem(*left) or _by_letters(*left, source, target, population)
+    found = by_habit(*left, around)
+    if around.last:
+        found = found or by_stem(*left) or _by_letters(*left, around)
     return found, doubt, []
 
 
@@ -205,7 +180,7 @@ def _surest(pairs: Sequence[Tied]) -> int:
 
 
 def _in_blocks(
-    divided: Sequence[Part], votes: _Votes, source: View, target: View, doubt: str, *, last: bool
+    divided: Sequence[Part], votes: _Votes, doubt: str, around: Around
 ) -> tuple[list[Tied], list[tuple[list[Item], list[Item]]], str]:
     """The pairs inside of blocks, what is open in each, and why. What is decided across blocks is contradicted."""
     pairs: list[Tied] = []
@@ -222,7 +197,7 @@ def _in_blocks(
         if not one:
             continue
         known = [*part.anchors, *(pair for key, pair in votes.pairs.items() if key in mine)]
-        inner = tie(one, two, known, source, target, part.population, last=last)
+        inner = tie(one, two, replace(around, anchors=known, population=part.population))
         pairs += [
             Tied(
                 each.source, each.target, f"{part.text}; {each.evidence}", worse(part.grade, each.grade),

@@ -9,7 +9,7 @@ import toy
 import stateregistry as sr
 from stateregistry.alignment.containers import Item, Tied, listed_alike
 from stateregistry.alignment.evidence.blocks import by_block
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around, Population
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.plan import Plan
@@ -99,7 +99,7 @@ def test_of_blocks_counted_in_other_proportions_only_what_is_paired_says_which_t
     ]
     xs = [item(f"body/{n}/{name}") for n in range(3) for name in ("one", "two")]
     ys = [item(f"wide_{n}_{name}") for n in numbers for name in ("red", "blue")]
-    found = by_block(xs, ys, anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys)))
+    found = by_block(xs, ys, Around(anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys))))
     assert len(found) == parts
     for place, part in enumerate(found):
         assert {each.numbers for each in part.xs} == {(place,)}
@@ -117,7 +117,7 @@ def test_a_list_of_single_layers_counts_no_blocks() -> None:
         anchors = [Tied(item(f"time/{2 * n}{inner}"), item(f"dense_{n}{inner}"), "") for n in (0, 1)]
         xs = [item(f"time/{2 * n}/{name}") for n in (0, 1) for name in ("one", "two")]
         ys = [item(f"{name}_{n}") for n in (0, 1) for name in ("red", "blue")]
-        found = by_block(xs, ys, anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys)))
+        found = by_block(xs, ys, Around(anchors, View([], {}, {}), View([], {}, {}), Population((xs, ys))))
         assert len(found) == (2 if inner else 0)
 
 

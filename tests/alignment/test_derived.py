@@ -10,7 +10,7 @@ from stateregistry.alignment.evidence.beside import beside
 from stateregistry.alignment.evidence.counting import called_alike
 from stateregistry.alignment.evidence.derived import by_stem, lettered, stem
 from stateregistry.alignment.evidence.habits import by_habit
-from stateregistry.alignment.evidence.population import NOBODY
+from stateregistry.alignment.evidence.population import Around
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
 from stateregistry.conversion.planning.planner import make
@@ -88,15 +88,14 @@ def test_numbers_that_run_against_the_order_of_a_side_are_told_by_no_letter() ->
 
 def test_the_norm_of_a_mixture_of_experts_is_that_of_an_mlp() -> None:
     xs = items("input_layernorm", "post_attention_layernorm", norm=True)
+    around = Around((), View([], {}, {}), View([], {}, {}))
     for word in ("mlp", "moe", "ffn"):
         ys = items(f"pre_{word}_norm", "pre_attention_norm", norm=True)
-        found = by_habit(xs, ys, View([], {}, {}), View([], {}, {}), NOBODY)
+        found = by_habit(xs, ys, around)
         assert [(p.target.units[0].path, p.grade) for p in found] == [
             ("pre_attention_norm", "assumption"), (f"pre_{word}_norm", "assumption")
         ]  # fmt: skip
-    assert not by_habit(
-        xs, items("pre_mixer_norm", "pre_attention_norm", norm=True), View([], {}, {}), View([], {}, {}), NOBODY
-    )
+    assert not by_habit(xs, items("pre_mixer_norm", "pre_attention_norm", norm=True), around)
 
 
 def test_what_all_candidates_are_called_says_nothing_of_what_stands_beside_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 from stateregistry.alignment.containers import Item, Tied
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around, Population
 from stateregistry.alignment.evidence.sequence import in_sequence
 from stateregistry.alignment.model import Unit, View
 from stateregistry.alignment.spelling import tokens
@@ -39,9 +39,9 @@ def test_kernels_that_one_side_counts_are_as_the_other_calls_them_if_something_d
     anchors = [Tied(item("n", kind="layer_norm"), item("m", between, "layer_norm"), "")]
     here, there = View([], {}, {}, ordered=ordered), View([], {}, {}, called=True)
     # Of the rest of the scope nothing is known, so that no line of all its layers says it either.
-    pairs = in_sequence(xs, ys, anchors, here, there, Population((xs, [*ys, item("odd", 9, "embedding")])))
+    pairs = in_sequence(xs, ys, Around(anchors, here, there, Population((xs, [*ys, item("odd", 9, "embedding")]))))
     back = [Tied(each.target, each.source, "") for each in anchors]
-    turned = in_sequence(ys, xs, back, there, here, Population(([*ys, item("odd", 9, "embedding")], xs)))
+    turned = in_sequence(ys, xs, Around(back, there, here, Population(([*ys, item("odd", 9, "embedding")], xs))))
     assert [(p.source, p.target, p.grade) for p in pairs] == [
         (xs[0], ys[1], "assumption"), (xs[1], ys[0], "assumption")
     ] * found  # fmt: skip
@@ -54,8 +54,8 @@ def test_names_that_count_others_in_another_order_than_they_are_called_tell_no_k
             for n, c in (("conv2", None), ("w", 0))]  # fmt: skip
     anchors = [Tied(item("n", kind="layer_norm"), item("m", 2, "layer_norm"), "")]
     here, there = View([], {}, {}), View([], {}, {}, called=True)
-    assert in_sequence(xs, ys, anchors, here, there, Population((xs, ys)))
-    assert not in_sequence(xs, ys, anchors, here, there, Population(([*xs, wide[0]], [*ys, wide[1]])))
+    assert in_sequence(xs, ys, Around(anchors, here, there, Population((xs, ys))))
+    assert not in_sequence(xs, ys, Around(anchors, here, there, Population(([*xs, wide[0]], [*ys, wide[1]]))))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around, Population
 from stateregistry.alignment.model import Grade, View
 from stateregistry.alignment.ranks import ranks
 
@@ -52,14 +52,13 @@ class Part:
     leaf: bool = False
 
 
-def by_block(
-    xs: Sequence[Item], ys: Sequence[Item], anchors: Sequence[Tied], source: View, target: View, population: Population
-) -> list[Part]:
+def by_block(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Part]:
     """A class in parts of one block each, the last what is in none; empty where not all of it can be divided."""
-    if len(xs) < _LEAST or len(anchors) > _MOST + _EACH * len(xs):
+    if len(xs) < _LEAST or len(around.anchors) > _MOST + _EACH * len(xs):
         return []
-    ranges = _ranges((*population.items[0], *xs), 0, anchors), _ranges((*population.items[1], *ys), 1, anchors)
-    homes, crossed = _families(ranges, anchors)
+    here, there = around.population.items
+    ranges = _ranges((*here, *xs), 0, around.anchors), _ranges((*there, *ys), 1, around.anchors)
+    homes, crossed = _families(ranges, around.anchors)
     for side, items in enumerate((xs, ys)):
         if any((counter := _counter(item)) is not None and counter[0] in crossed[side] for item in items):
             return []  # what is paired of these blocks runs against their numbers
@@ -67,19 +66,19 @@ def by_block(
     blocks = [mark for mark in divided if mark is not None]
     if len(blocks) < _LEAST or any(len(one) != len(two) for one, two in divided.values()):
         return []
-    for side, (items, view) in enumerate(((xs, source), (ys, target))):
+    for side, (items, view) in enumerate(((xs, around.source), (ys, around.target))):
         if not _in_turn(items, homes[side], ranges[side], view):
             return []
     outer = divided.get(None, ([], []))
-    turns = _turns(xs, outer[0], source), _turns(ys, outer[1], target)
+    turns = _turns(xs, outer[0], around.source), _turns(ys, outer[1], around.target)
     if None not in turns and turns[0] != turns[1]:
         return []  # what is in no block comes before the blocks on one side and after them on the other
     known: dict[tuple[int, int] | None, list[Tied]] = {}
-    for anchor in anchors:
+    for anchor in around.anchors:
         one, two = (_home(anchor.source, homes[0], ranges[0]), _home(anchor.target, homes[1], ranges[1]))
         if one == two:
             known.setdefault(one, []).append(anchor)
-    held = _divided(population.items, homes, ranges)
+    held = _divided(around.population.items, homes, ranges)
     return [
         Part(
             "outside of all blocks" if mark is None else "by the number of the block", "numbers", one, two,

@@ -16,7 +16,7 @@ from typing import Final
 from stateregistry.alignment.colours import Colour
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.evidence.levels import EITHER, crossed, in_turns, unknown
-from stateregistry.alignment.evidence.population import Counts, Population
+from stateregistry.alignment.evidence.population import Around, Counts
 from stateregistry.alignment.evidence.shown import shown
 from stateregistry.alignment.model import Grade, View, is_automatic
 
@@ -43,14 +43,7 @@ def _counted_apart(one: Item, two: Item) -> bool:
     return False
 
 
-def by_numbers(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    source: View,
-    target: View,
-    population: Population,
-    anchors: Sequence[Tied] = (),
-) -> tuple[list[Tied], str]:
+def by_numbers(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> tuple[list[Tied], str]:
     """Pairs in the order of their numbers, and why there are none although both sides are counted."""
     if not xs or len(xs) != len(ys):
         return [], ""
@@ -60,24 +53,24 @@ def by_numbers(
     turned = crossed([x for x, _ in chain], [y for _, y in chain])
     if turned is not None:
         return counted(turned, "by the numbers of their words"), "their names count two things, which do not fit"
-    ordered = in_order([x for x, _ in chain], source) and in_order([y for _, y in chain], target)
-    if not ordered and not shown(chain, anchors, population):
+    ordered = in_order([x for x, _ in chain], around.source) and in_order([y for _, y in chain], around.target)
+    if not ordered and not shown(chain, around.anchors, around.population):
         return ([], "their numbers contradict the order in which they are declared or called")
     containers = not chain[0][0].single and not chain[0][1].single
     if containers and _crosswise(*chain[0]):
         return [], "both sides count the same two, one in the other, the other way round"
-    if not _count_alike(counted_by(xs, population.counts[0]), counted_by(ys, population.counts[1])):
+    if not _count_alike(counted_by(xs, around.population.counts[0]), counted_by(ys, around.population.counts[1])):
         return [], "their names count other layers in another order on either side"
     found = counted(
         chain, "by number" if ordered else "by number, as what is decided of their names or of names beside them"
     )
     crossing = containers and _half_crosswise(*chain[0])
     if any(
-        _may_be_turned([pair[side] for pair in chain], view, population.counts[side], crossing=crossing)
-        for side, view in enumerate((source, target))
+        _may_be_turned([pair[side] for pair in chain], view, around.population.counts[side], crossing=crossing)
+        for side, view in enumerate((around.source, around.target))
     ):
         found = _assumed(found, "by number; a list may hold one of each block, or all of one")
-    elif unknown(xs, ys, source, target):
+    elif unknown(xs, ys, around.source, around.target):
         found = _assumed(found, f"by number; {EITHER}")
     return found, ""
 
@@ -201,14 +194,7 @@ def _come_alike(one: Sequence[Sequence[Colour]], two: Sequence[Sequence[Colour]]
     return all(Counter(flat[0][a:b]) == Counter(flat[1][a:b]) for a, b in itertools.pairwise(steps))
 
 
-def by_call(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-) -> list[Tied]:
+def by_call(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """What one side counts, in the order in which the other side calls it.
 
     Norms, whatever they are called there: a block normalises one after another, unless what is decided around them stands in
@@ -219,7 +205,7 @@ def by_call(
     if not xs or not all(item.single for item in (*xs, *ys)):
         return []
     norms = len(xs) <= _NORMS and all(item.vector for item in (*xs, *ys))
-    for side, (own, others, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
+    for side, (own, others, view, other) in enumerate(around.ways(xs, ys)):
         if not other.called or any(item.call is None for item in others):
             continue
         first, made = _sorted(own), _are_counted(_sorted(others))
@@ -227,10 +213,10 @@ def by_call(
             continue
         if made and (in_order(_sorted(others), other) or not all(is_automatic(item.units[0]) for item in others)):
             continue
-        if not called_alike(counted_by(own, population.counts[side]), population.calls[1 - side]):
+        if not called_alike(counted_by(own, around.population.counts[side]), around.population.calls[1 - side]):
             continue
         chain = list(zip(first, sorted(others, key=lambda item: item.call or 0), strict=True))
-        if _crossed(chain, anchors, view, side):
+        if _crossed(chain, around.anchors, view, side):
             continue
         pairs = chain if own is xs else [(y, x) for x, y in chain]
         evidence = f"{'norms, ' if norms else ''}by number on one side and by call on the other"

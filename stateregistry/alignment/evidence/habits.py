@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
-from stateregistry.alignment.evidence.population import Counts, Population
+from stateregistry.alignment.evidence.population import Around, Counts
 from stateregistry.alignment.lexicon import SIDES
 from stateregistry.alignment.model import View, is_automatic
 
@@ -21,7 +21,7 @@ _BLOCK: Final = (frozenset({"attention"}), frozenset({"mlp", "moe"}))
 _SIDES: Final = ("input", "post")
 
 
-def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View, population: Population) -> list[Tied]:
+def by_habit(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """Two items that one side counts and the other names, or two norms that both name, in the order of habit.
 
     Args:
@@ -30,8 +30,8 @@ def by_habit(xs: Sequence[Item], ys: Sequence[Item], source: View, target: View,
     """
     if len(xs) != 2 or len(ys) != 2:
         return []
-    for number, (counted, named, view) in enumerate(((xs, ys, source), (ys, xs, target))):
-        first = _in_numbers(counted, view, population.counts[number])
+    for number, (counted, named, view) in enumerate(((xs, ys, around.source), (ys, xs, around.target))):
+        first = _in_numbers(counted, view, around.population.counts[number])
         second, why = _in_words(named)
         if first and second:
             pairs = zip(second, first, strict=True) if number else zip(first, second, strict=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from stateregistry.alignment.colours import NORMS
 from stateregistry.alignment.containers import Item, Tied, name_of
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around
 from stateregistry.alignment.lexicon import words_of
 from stateregistry.alignment.model import Grade, View, worse
 
@@ -25,23 +25,16 @@ _MOST: Final = 512
 _Owned = tuple[int, Grade]
 
 
-def by_owner(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-) -> list[Tied]:
+def by_owner(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """Norms whose owners are decided; nothing if one of them has none, or two have the same."""
-    items = population.items
+    items = around.population.items
     if len(xs) != len(ys) or not xs or max(map(len, items)) > _MOST:
         return []
     if any(not item.single or item.units[0].colour[0] not in NORMS for item in (*xs, *ys)):
         return []
-    mine, its = _owners(xs, items[0], source), _owners(ys, items[1], target)
+    mine, its = _owners(xs, items[0], around.source), _owners(ys, items[1], around.target)
     decided = {
-        id(a.source.units[0]): (id(a.target.units[0]), a) for a in anchors if a.source.single and a.target.single
+        id(a.source.units[0]): (id(a.target.units[0]), a) for a in around.anchors if a.source.single and a.target.single
     }
     there = {owner: (item, grade) for item, (owner, grade) in its.items()}
     if len(mine) != len(xs) or len(there) != len(ys) or len({owner for owner, _ in mine.values()}) != len(xs):
@@ -59,9 +52,7 @@ def by_owner(
     return found
 
 
-def torn_away(
-    numbered: Sequence[Tied], anchors: Sequence[Tied], source: View, target: View, population: Population
-) -> list[Tied]:
+def torn_away(numbered: Sequence[Tied], around: Around) -> list[Tied]:
     """Norms as they belong, where numbers of modules that were counted as they were made say otherwise; else nothing.
 
     What is made first may be called last, so that `Block_0` holds the second convolution: its norm is the second one too.
@@ -69,7 +60,7 @@ def torn_away(
     xs, ys = [pair.source for pair in numbered], [pair.target for pair in numbered]
     if not any(_was_made(item) for item in (*xs, *ys)):
         return []
-    owned = by_owner(xs, ys, anchors, source, target, population)
+    owned = by_owner(xs, ys, around)
     said = {id(pair.source): pair.target for pair in owned}
     return owned if any(said.get(id(pair.source), pair.target) is not pair.target for pair in numbered) else []
 

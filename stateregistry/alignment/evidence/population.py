@@ -1,16 +1,18 @@
 """Population: what a scope holds on either side, so that evidence about a few of its units can look at all the others.
 
-Made once for a scope, and once for each of its blocks; nothing here decides anything.
+Made once for a scope, and once for each of its blocks. `Around` is all that evidence about a class is held against: the
+population, what is decided, and both sides. Nothing here decides anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
-from stateregistry.alignment.containers import Item
+from stateregistry.alignment.containers import Item, Tied
+from stateregistry.alignment.model import View
 
 #: For every name that is counted in a scope, the numbers and colours that it counts.
 Counts = Mapping[tuple[str, ...], Sequence[tuple[tuple[int, ...], Colour]]]
@@ -54,3 +56,31 @@ def _called(items: Sequence[Item]) -> Sequence[Colour]:
 
 #: Of a scope of which nothing is known.
 NOBODY: Final = Population()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What every piece of evidence about a class is held against.
+
+    Attributes:
+        anchors: what is decided in the same scope. source, target: the sides.
+        population: what else the scope holds.
+        last: nothing else is decided any more, so that weak evidence contradicts none.
+    """
+
+    anchors: Sequence[Tied]
+    source: View
+    target: View
+    population: Population = NOBODY
+    last: bool = False
+
+    def ways(
+        self, xs: Sequence[Item], ys: Sequence[Item]
+    ) -> tuple[tuple[Sequence[Item], Sequence[Item], View, View], tuple[Sequence[Item], Sequence[Item], View, View]]:
+        """Some items and those that they go to, each with their side; the source first, then the other way round."""
+        return (xs, ys, self.source, self.target), (ys, xs, self.target, self.source)
+
+    def of(self, anchors: Sequence[Tied]) -> Around:
+        """The same with other decided pairs."""
+        return replace(self, anchors=anchors)

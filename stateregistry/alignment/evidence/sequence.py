@@ -13,42 +13,28 @@ from typing import Final
 
 from stateregistry.alignment.containers import Item, Tied, in_order
 from stateregistry.alignment.evidence.counting import called_alike, counted_by
-from stateregistry.alignment.evidence.population import Population
+from stateregistry.alignment.evidence.population import Around
 from stateregistry.alignment.model import View
 
 #: Above so many units in a scope nothing is looked at.
 _MOST: Final = 512
 
 
-def in_sequence(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-) -> list[Tied]:
+def in_sequence(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """What one side counts, at the place that it has among the calls of the other."""
     if len(xs) < 2 or len(xs) != len(ys) or not all(item.single for item in (*xs, *ys)):
         return []
-    return _in_line(xs, ys, anchors, source, target, population) or _one_by_one(
-        xs, ys, anchors, source, target, population
-    )
+    return _in_line(xs, ys, around) or _one_by_one(xs, ys, around)
 
 
-def _in_line(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-) -> list[Tied]:
+def _in_line(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """Where all that a scope holds comes in one order on both sides."""
-    pairs = {id(a.source.units[0]): id(a.target.units[0]) for a in anchors if a.source.single and a.target.single}
+    pairs = {
+        id(a.source.units[0]): id(a.target.units[0]) for a in around.anchors if a.source.single and a.target.single
+    }
     back = {its: mine for mine, its in pairs.items()}
-    for own, (counted, called, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
-        lines = _line(population.items[own], view), _line(population.items[1 - own], other)
+    for own, (counted, called, view, other) in enumerate(around.ways(xs, ys)):
+        lines = _line(around.population.items[own], view), _line(around.population.items[1 - own], other)
         mates = back if own else pairs
         if not other.called or not lines[0] or not _same(lines, mates) or not _numbered(counted, view):
             continue
@@ -73,14 +59,7 @@ def _in_line(
     return []
 
 
-def _one_by_one(
-    xs: Sequence[Item],
-    ys: Sequence[Item],
-    anchors: Sequence[Tied],
-    source: View,
-    target: View,
-    population: Population,
-) -> list[Tied]:
+def _one_by_one(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tied]:
     """Kernels that one side counts, in an order that it does not show, as the other calls them with something decided between.
 
     What is called right after another may read the same (gate and up); what is called after its norm reads what it gave. That
@@ -88,20 +67,20 @@ def _one_by_one(
     """
     if any(item.vector for item in (*xs, *ys)):
         return []
-    for own, (counted, called, view, other) in enumerate(((xs, ys, source, target), (ys, xs, target, source))):
+    for own, (counted, called, view, other) in enumerate(around.ways(xs, ys)):
         rows = [(item.call, item) for item in called if item.call is not None]
         if view.called or view.ordered or not other.called or len(rows) != len(called) or not _numbered(counted, view):
             continue
         decided = sorted(
             unit.call
-            for a in anchors
+            for a in around.anchors
             for unit in ((a.source, a.target)[1 - own].units[0],)
             if (a.source, a.target)[1 - own].single and unit.call is not None
         )
         rows.sort(key=lambda row: row[0])
         if any(bisect(decided, one) == bisect(decided, two) for (one, _), (two, _) in itertools.pairwise(rows)):
             continue
-        if not called_alike(counted_by(counted, population.counts[own]), population.calls[1 - own]):
+        if not called_alike(counted_by(counted, around.population.counts[own]), around.population.calls[1 - own]):
             continue
         first = sorted(counted, key=lambda item: item.numbers)
         text = "by number on one side, whose order is not known, and by call on the other, with others between"
