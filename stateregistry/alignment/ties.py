@@ -132,7 +132,7 @@ def _by_letters(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[
     own = {
         id(new): old for items, made in ((xs, first), (ys, second)) for new, old in zip(made or (), items, strict=False)
     }
-    found, _ = by_numbers(first or xs, second or ys, around.of(()))
+    found, _ = by_numbers(first or xs, second or ys, replace(around, anchors=()))
     return [
         Tied(
             own.get(id(each.source), each.source), own.get(id(each.target), each.target), "by letter and number",
@@ -155,7 +155,7 @@ def _of_the_rest(votes: _Votes, around: Around) -> tuple[list[Tied], str, list[t
     found, parts, doubt = _in_blocks(divided, votes, doubt, around)
     if divided:
         return found, doubt, parts
-    known = around.of([*around.anchors, *votes.pairs.values()])
+    known = replace(around, anchors=[*around.anchors, *votes.pairs.values()])
     ways = [
         by_owner(*left, known),
         in_sequence(*left, known),

@@ -30,7 +30,7 @@ def by_habit(xs: Sequence[Item], ys: Sequence[Item], around: Around) -> list[Tie
     """
     if len(xs) != 2 or len(ys) != 2:
         return []
-    for number, (counted, named, view) in enumerate(((xs, ys, around.source), (ys, xs, around.target))):
+    for number, (counted, named, view, _) in enumerate(around.ways(xs, ys)):
         first = _in_numbers(counted, view, around.population.counts[number])
         second, why = _in_words(named)
         if first and second:

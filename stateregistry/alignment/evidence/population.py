@@ -7,7 +7,7 @@ population, what is decided, and both sides. Nothing here decides anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, final
 
 from stateregistry.alignment.colours import Colour
@@ -80,7 +80,3 @@ class Around:
     ) -> tuple[tuple[Sequence[Item], Sequence[Item], View, View], tuple[Sequence[Item], Sequence[Item], View, View]]:
         """Some items and those that they go to, each with their side; the source first, then the other way round."""
         return (xs, ys, self.source, self.target), (ys, xs, self.target, self.source)
-
-    def of(self, anchors: Sequence[Tied]) -> Around:
-        """The same with other decided pairs."""
-        return replace(self, anchors=anchors)
